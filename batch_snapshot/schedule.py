@@ -109,11 +109,7 @@ def steps(job: NightlyJob, *, program: str | None, manifest: str, ledgers: str) 
 
 
 def files(kind: str, job: NightlyJob) -> list[File]:
-    """The files of a kind.
-
-    Raises:
-        InputError: this kind cannot run this job.
-    """
+    """The files of a kind; raises `InputError` if it cannot run this job."""
     for path in (job.manifest, job.program, job.folder, *job.reads, *job.flags):
         if not path.isprintable():
             raise InputError(f"{path!r}: no unit file can hold this; use another name")

@@ -79,13 +79,9 @@ class Clients:
 
     Every method raises an `ApiError` where a call fails, or where there are no credentials to sign with.
 
-    Args:
-        accounts: by name; more may be added.
-        target: where the calls go.
-        now: the wall clock that the skew is measured against.
-        rng: draws the jitter between two tries to get credentials; None: a new one.
-        allowed: called before a call is signed; what it raises is raised, and the call is not made.
-        creates: the operations that carry rows out, chosen by a row's resource type.
+    More `accounts` may be added. The skew is measured against the clock `now`; `rng` draws the jitter between
+    two tries to get credentials; what `allowed` raises before a call is signed is raised, and the call is not
+    made; `creates` are the operations that carry rows out, chosen by a row's resource type.
     """
 
     def __init__(
@@ -128,7 +124,7 @@ class Clients:
         """Carry `request` out by one call under its token."""
         account = request.row.account
         operation = create_operation(request.row, self._creates)
-        answer = await self._call(account, operation.name, operation.create_parameters(request))
+        answer = await self.read(account, operation.name, operation.create_parameters(request))
         return answers.receipt(operation, answer, self._sessions.scrubber(account), request.row)
 
     async def look_up(self, request: Request) -> Receipt | None:
@@ -208,10 +204,6 @@ class Clients:
             else:
                 return
 
-    async def read(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Make one read, such as ListOpportunities: one exchange, of a list one page."""
-        return await self._call(account, operation, parameters)
-
     async def inputs(self, account: str, operation: str) -> dict[str, tuple[str, ...]]:
         """The parameters that the loaded service model has for an operation, and the values of its enums.
 
@@ -228,10 +220,10 @@ class Clients:
 
     async def _look_up(self, row: Row) -> dict[str, Any]:
         operation = create_operation(row, self._creates)
-        return await self._call(row.account, operation.look_up, operation.read_parameters(row))
+        return await self.read(row.account, operation.look_up, operation.read_parameters(row))
 
-    async def _call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Make one call; whatever it raises becomes an `ApiError`."""
+    async def read(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Make one call, such as ListOpportunities: one exchange, of a list one page."""
         client, credentials = await self._signing(account)
         if self._allowed is not None:
             self._allowed()

@@ -72,12 +72,8 @@ class CredentialSource(NamedTuple):
 class Sessions:
     """Credentials by account, and the clients that are shared; each is opened when it is first needed.
 
-    Args:
-        clock: the time by which an account's credentials expire.
-        rng: draws the jitter between two tries of STS.
-        timeout: seconds for a provider to give credentials, and for one try of STS. Waiting for other
-            accounts to assume their roles is not limited.
-        simulated: any credentials will do.
+    An account's credentials expire by `clock`; `rng` draws the jitter between two tries of STS. A provider,
+    and one try of STS, has `timeout` seconds; the wait for other accounts to assume their roles has no limit.
     """
 
     def __init__(

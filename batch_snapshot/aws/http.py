@@ -95,11 +95,7 @@ class _Session(AioSession):  # type: ignore[misc] # aiobotocore is untyped
 
 
 def transport_of(client: Any) -> "Transport":
-    """The transport of a client; every client is made with one.
-
-    Raises:
-        UnverifiedError: the client sends its calls by something else.
-    """
+    """The transport of a client: every client is made with one, or no call is made."""
     transport = getattr(getattr(client, "_endpoint", None), "http_session", None)
     if not isinstance(transport, Transport):
         raise sdk.UnverifiedError(f"a client has no {Transport.__name__} at _endpoint.http_session")
@@ -109,8 +105,7 @@ def transport_of(client: Any) -> "Transport":
 def use_for_metadata(providers: Iterable[Any]) -> None:
     """Let the providers that ask a container or an instance for credentials do so by a `Transport`.
 
-    Raises:
-        UnverifiedError: the container's endpoint is one of HTTPS, and would be called by something else.
+    A container's endpoint of HTTPS that would be called by something else raises `UnverifiedError`.
     """
     providers = [*providers]
     for kind in (AioIMDSFetcher, AioContainerMetadataFetcher):
@@ -221,11 +216,7 @@ def _metadata_transport(kind: Any) -> Any:
 
 
 def _prepare(connector: Any) -> None:
-    """Make sure of what a session's connections verify, and replace what makes them.
-
-    Raises:
-        UnverifiedError: they may verify nothing.
-    """
+    """Make sure that a session's connections verify what they call, and replace what makes them."""
     context = getattr(connector, "_ssl", None)
     if not isinstance(context, ssl.SSLContext) or context.verify_mode is not ssl.CERT_REQUIRED:
         raise sdk.UnverifiedError(f"the connections have the context {context!r}")
@@ -303,8 +294,7 @@ def _readable(transport: Any) -> bool:
 def check_proxy(url: str) -> None:
     """Check the URL of a proxy: aiohttp's own refusals look like failed calls.
 
-    Raises:
-        InvalidProxyError: it cannot be used; the message names only the host, as the rest may be secret.
+    What is raised names only the host, as the rest may be secret.
     """
     try:
         parts = urlsplit(url)

@@ -58,10 +58,7 @@ async def with_codes(
     """Get something that may need codes, each of which is asked for once.
 
     There is one prompt at a time: `prompt_lock` is held while a person is asked. Prompts without an answer
-    are added to `refused`, and are not repeated for other accounts.
-
-    Raises:
-        MfaCodeError: there is no terminal, or no answer.
+    are added to `refused`, and are not repeated for other accounts: they raise `MfaCodeError`.
     """
     codes = Codes()
     while True:

@@ -42,11 +42,7 @@ def problem(environ: Mapping[str, str]) -> str | None:
 
 
 def unsafe(path: Path, most: int = LARGEST) -> str | None:
-    """Why a file cannot be read safely: it is too long, or may never end; None: it can.
-
-    Raises:
-        OSError, ValueError: it does not exist, or cannot.
-    """
+    """Why a file that exists cannot be read safely: it is too long, or may never end; None: it can."""
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         return "is not a regular file"
@@ -56,12 +52,8 @@ def unsafe(path: Path, most: int = LARGEST) -> str | None:
 def endpoints(profiles: Iterable[str | None], environ: Mapping[str, str]) -> dict[str | None, str]:
     """The endpoint of Partner Central that each profile names, by `endpoint_url` or its `services`.
 
-    The profile None is the one of the environment.
-
+    The profile None is the one of the environment. What is no endpoint raises `InputError`.
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
-
-    Raises:
-        InputError: an endpoint is not a URL, or has credentials, or there is no such `services` section.
     """
     # Importing botocore takes a tenth of a second, and few files name endpoints.
     if environ.get(IGNORE, "").lower() == "true" or problem(environ) or not _may_name_endpoints(environ):

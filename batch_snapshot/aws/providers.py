@@ -76,8 +76,7 @@ class CredentialsError(Exception):
 def session(core: Any, profile: str | None, within: float) -> tuple[Any, "Chain"]:
     """A session of a profile, and the chain that gives its credentials; a process has `within` seconds.
 
-    Raises:
-        CredentialsError: a configuration file is too large, or no regular file.
+    A configuration file that cannot be read safely raises `CredentialsError`.
     """
     if why := profiles.problem(os.environ):
         raise CredentialsError(f"{why}; name another file")
@@ -89,12 +88,7 @@ def session(core: Any, profile: str | None, within: float) -> tuple[Any, "Chain"
 
 
 class Chain(AioCredentialResolver):  # type: ignore[misc] # aiobotocore is untyped
-    """botocore's chain of providers, with limits.
-
-    Attributes:
-        last: the provider that was asked last: it gave the credentials, or failed.
-        profile: the profile's name, for messages.
-    """
+    """botocore's chain of providers, with limits."""
 
     def __init__(self, core: Any, within: float) -> None:
         found = core.get_component("credential_provider").providers
@@ -117,6 +111,7 @@ class Chain(AioCredentialResolver):  # type: ignore[misc] # aiobotocore is untyp
         by_method = {provider.METHOD: provider for provider in ours}
         super().__init__(providers=[by_method.get(provider.METHOD, provider) for provider in found])
         self._core = core
+        #: The provider that was asked last: it gave the credentials, or failed.
         self.last: str | None = None
         self.profile = f"profile {named}"
 
@@ -244,11 +239,7 @@ async def _kill(process: Any) -> None:
 
 
 def check(frozen: Any, method: str | None, profile: str) -> None:
-    """Check that credentials can be written into the headers of a call.
-
-    Raises:
-        CredentialsError: they cannot; the message says which part, its origin, and what is wrong.
-    """
+    """Raise `CredentialsError` unless credentials can be written into the headers of a call."""
     for part, (variable, name) in _PARTS.items():
         value = getattr(frozen, part)
         if (not value and part == "token") or not (problem := _problem(value)):

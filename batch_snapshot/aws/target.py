@@ -17,33 +17,27 @@ SEEDED = {"engagements": 20, "opportunities_per_engagement": 3, "invitations": 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where the calls go.
+    """Where the calls go."""
 
-    Attributes:
-        endpoint_url: instead of AWS's own, for all accounts.
-        simulated: the endpoint accepts any signature, so no credentials are looked for.
-        concurrency: the most calls in flight; the pool has as many connections.
-        call_timeout: seconds for a whole call, and before it for what gives its credentials.
-        plain: make every call as botocore does, though it takes more than twice the processor time.
-    """
-
+    #: Instead of AWS's own, for all accounts.
     endpoint_url: str | None = None
+    #: The endpoint accepts any signature, so no credentials are looked for.
     simulated: bool = False
+    #: The most calls in flight; the pool has as many connections.
     concurrency: int = 32
+    #: Seconds for a whole call, and before it for what gives its credentials.
     call_timeout: float = CALL_TIMEOUT
+    #: Make every call as botocore does, though it takes more than twice the processor time.
     plain: bool = False
 
 
 async def open_target(
     endpoint: str, stack: AsyncExitStack, simulated: Mapping[str, Any], concurrency: int
 ) -> Target:
-    """Where the calls go; a simulator is started for as long as the stack lasts.
+    """Where the calls go, by an endpoint that is aws, simulator, or a URL.
 
-    Args:
-        endpoint: aws, simulator, or a URL.
-        stack: closes the simulator.
-        simulated: fields of `SimulatorSettings` that differ from `simulator.DEMO`.
-        concurrency: the most calls in flight.
+    A simulator is started for as long as the stack lasts; `simulated` are the fields of its settings that
+    differ from `simulator.DEMO`.
     """
     url = None if endpoint in {AWS, SIMULATOR} else endpoint
     if endpoint == SIMULATOR:

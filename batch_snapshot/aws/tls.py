@@ -37,11 +37,7 @@ class TrustFileError(Exception):
 
 
 def check_files(verify: bool | str, certificate: str | None, key: str | None) -> None:  # noqa: FBT001 - aiobotocore's
-    """Load the CA bundle and a client's own certificate as a TLS context does: without them no call is made.
-
-    Raises:
-        TrustFileError: one of them cannot be used.
-    """
+    """Load the CA bundle and a client's own certificate as a TLS context does, or raise `TrustFileError`."""
     if isinstance(verify, str | Path):
         _check(str(verify), _source(str(verify)), "load_verify_locations")
     if certificate:

@@ -84,7 +84,7 @@ class Engine(RunState):
         deadline = anyio.current_time() + self._settings.drain_timeout
         self._scope.deadline = min(self._scope.deadline, deadline)
 
-    def _halt_changed(self, account: AccountState | None) -> None:  # noqa: ARG002 - the queue serves all
+    def _halt_changed(self) -> None:
         self._queue.wake()
 
     async def run(

@@ -17,13 +17,7 @@ from batch_snapshot.models import Outcome, Status
 
 
 class RunState:
-    """The state of a run, and the rules by which it ends early.
-
-    Attributes:
-        stop: why the whole run ended early.
-        announce: called with each stop of the run, once it is in force.
-        call_log_error: why calls can no longer be counted.
-    """
+    """The state of a run, and the rules by which it ends early."""
 
     def __init__(
         self,
@@ -34,8 +28,11 @@ class RunState:
     ) -> None:
         """Begin a run; an exception of `record` ends it before another call."""
         self.accounts = accounts
+        #: Why the whole run ended early.
         self.stop: Stop | None = None
+        #: Called with each stop of the run, once it is in force.
         self.announce: Callable[[Stop], None] = lambda _: None
+        #: Why calls can no longer be counted.
         self.call_log_error: StorageError | None = None
         self._write_outcome = record
         self._now = now
@@ -96,7 +93,7 @@ class RunState:
             self.stop = stop
         for account in self.accounts.values():
             account.halt()
-        self._halt_changed(None)
+        self._halt_changed()
         self._drain()
         if graver:
             self.announce(stop)
@@ -107,7 +104,7 @@ class RunState:
         if account.stop is None:
             account.stop = stop
             account.halt()
-            self._halt_changed(account)
+            self._halt_changed()
 
     def stop_uncounted(self, error: StorageError) -> None:
         """Stop the run because calls can no longer be counted; those in flight are waited for."""
@@ -142,8 +139,8 @@ class RunState:
     def _drain(self) -> None:
         """Give the calls in flight their time-out."""
 
-    def _halt_changed(self, account: AccountState | None) -> None:
-        """Wake what else waits for this account, or for any."""
+    def _halt_changed(self) -> None:
+        """Wake what else waits for an account that halted."""
 
     def _refresh_deferrals(self) -> None:
         """Compute anew when spent windows open: once no call is in flight it is earlier than it seemed."""

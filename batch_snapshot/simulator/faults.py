@@ -31,11 +31,7 @@ NOTHING_DONE: Final = frozenset({"internal", "unavailable", "reset-before"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """How CreateResourceSnapshot breaks; at most one fault a call.
-
-    Raises:
-        ValueError: an unknown kind, a probability outside 0..1, or a sum above 1.
-    """
+    """How CreateResourceSnapshot breaks; at most one fault a call. Rates that cannot be raise ValueError."""
 
     #: Probability by kind.
     rates: Mapping[str, float] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from uuid import uuid4
 from batch_snapshot.simulator import opportunity
 from batch_snapshot.simulator.answers import Problem, invalid, not_found
 from batch_snapshot.simulator.model import parse_time, show_time
-from batch_snapshot.simulator.world import EPOCH, Series, Snapshot, World, account_of
+from batch_snapshot.simulator.world import EPOCH, SeededJob, Series, Snapshot, World, account_of
 
 Params = dict[str, Any]
 Row = dict[str, Any]
@@ -76,38 +76,15 @@ def _get_snapshot(world: World, params: Params, seen_until: float) -> Row:
     found = next((s for s in reversed(revisions) if wanted in {None, s.revision}), None)
     if found is None:
         raise not_found("ResourceSnapshot")
-    return {
-        "Catalog": found.catalog,
-        "Arn": found.arn,
-        "CreatedBy": account_of(found.access_key),
-        "CreatedAt": show_time(found.created_at),
-        "EngagementId": found.engagement,
-        "ResourceType": found.resource_type,
-        "ResourceId": found.resource,
-        "ResourceSnapshotTemplateName": found.template,
-        "Revision": found.revision,
-        "Payload": {"OpportunitySummary": opportunity.summary(found.resource, found.edits)},
-    }
+    payload = {"OpportunitySummary": opportunity.summary(found.resource, found.edits)}
+    return {**_snapshot_row(found), "Payload": payload}
 
 
 def _get_job(world: World, params: Params, _seen_until: float) -> Row:
     wanted = params["ResourceSnapshotJobIdentifier"]
-    job = world.jobs_by_id.get(wanted)
-    if job is None:
+    if wanted not in world.jobs_by_id:
         raise not_found(f"ResourceSnapshotJob {wanted}")
-    catalog = params["Catalog"]
-    return {
-        "Catalog": catalog,
-        "Id": job.job_id,
-        "Arn": _arn(catalog, f"resource-snapshot-job/{job.job_id}"),
-        "EngagementId": job.engagement,
-        "ResourceType": "Opportunity",
-        "ResourceId": job.opportunity,
-        "ResourceArn": _arn(catalog, f"opportunity/{job.opportunity}"),
-        "ResourceSnapshotTemplateName": "OpportunitySummaryView",
-        "CreatedAt": show_time(job.created_at),
-        "Status": job.status,
-    }
+    return _job_row(params["Catalog"], world.jobs_by_id[wanted])
 
 
 def _get_engagement(world: World, params: Params, seen_until: float) -> Row:
@@ -171,36 +148,19 @@ def _list_engagements(world: World, params: Params, seen_until: float) -> Rows:
 
 
 def _list_associations(world: World, params: Params, seen_until: float) -> Rows:
-    catalog = params["Catalog"]
     rows: dict[tuple[str, str], Row] = {}
     for series, snapshots in world.series.items():
-        key = (series.engagement, series.resource)
-        if series.catalog != catalog or key in rows or not _seen(snapshots[:1], seen_until):
-            continue
-        rows[key] = {
-            "Catalog": catalog,
-            "EngagementId": series.engagement,
-            "ResourceType": series.resource_type,
-            "ResourceId": series.resource,
-            "CreatedBy": account_of(snapshots[0].access_key),
-        }
-    return _matching(rows.values(), params)
+        if series.catalog == params["Catalog"] and _seen(snapshots[:1], seen_until):
+            rows.setdefault((series.engagement, series.resource), _snapshot_row(snapshots[0]))
+    members = ("Catalog", "EngagementId", "ResourceType", "ResourceId", "CreatedBy")
+    return _parts(_matching(rows.values(), params), members)
 
 
 def _list_snapshots(world: World, params: Params, seen_until: float) -> Rows:
     snapshots = world.by_engagement.get((params["Catalog"], params["EngagementIdentifier"]), ())
-    rows = [
-        {
-            "Arn": snapshot.arn,
-            "Revision": snapshot.revision,
-            "ResourceType": snapshot.resource_type,
-            "ResourceId": snapshot.resource,
-            "ResourceSnapshotTemplateName": snapshot.template,
-            "CreatedBy": account_of(snapshot.access_key),
-        }
-        for snapshot in _seen(snapshots, seen_until)
-    ]
-    return _matching(rows, {**params, "EngagementIdentifier": None})
+    rows = [_snapshot_row(snapshot) for snapshot in _seen(snapshots, seen_until)]
+    members = ("Arn", "Revision", "ResourceType", "ResourceId", "ResourceSnapshotTemplateName", "CreatedBy")
+    return _parts(_matching(rows, params), members)
 
 
 def _context_types(engagement: str, origin: str | None) -> list[str]:
@@ -269,16 +229,9 @@ def _list_invitations(world: World, params: Params, _seen_until: float) -> Rows:
 
 
 def _list_jobs(world: World, params: Params, _seen_until: float) -> Rows:
-    rows = [
-        {
-            "Id": job.job_id,
-            "Arn": _arn(params["Catalog"], f"resource-snapshot-job/{job.job_id}"),
-            "EngagementId": job.engagement,
-            "Status": job.status,
-        }
-        for job in world.jobs
-    ]
-    return _sorted(_matching(rows, params), params, {"CreatedDate": lambda row: row["Id"]})
+    rows = _matching([_job_row(params["Catalog"], job) for job in world.jobs], params)
+    rows = _sorted(rows, params, {"CreatedDate": lambda row: row["Id"]})
+    return _parts(rows, ("Id", "Arn", "EngagementId", "Status"))
 
 
 def _list_opportunities(world: World, params: Params, _seen_until: float) -> Rows:
@@ -370,6 +323,39 @@ def _opportunity_row(world: World, catalog: str, number: str, modified: float) -
         "Customer": opportunity.customer(number),
         "Project": {},
     }
+
+
+def _snapshot_row(one: Snapshot) -> Row:
+    return {
+        "Catalog": one.catalog,
+        "Arn": one.arn,
+        "CreatedBy": account_of(one.access_key),
+        "CreatedAt": show_time(one.created_at),
+        "EngagementId": one.engagement,
+        "ResourceType": one.resource_type,
+        "ResourceId": one.resource,
+        "ResourceSnapshotTemplateName": one.template,
+        "Revision": one.revision,
+    }
+
+
+def _job_row(catalog: str, job: SeededJob) -> Row:
+    return {
+        "Catalog": catalog,
+        "Id": job.job_id,
+        "Arn": _arn(catalog, f"resource-snapshot-job/{job.job_id}"),
+        "EngagementId": job.engagement,
+        "ResourceType": "Opportunity",
+        "ResourceId": job.opportunity,
+        "ResourceArn": _arn(catalog, f"opportunity/{job.opportunity}"),
+        "ResourceSnapshotTemplateName": "OpportunitySummaryView",
+        "CreatedAt": show_time(job.created_at),
+        "Status": job.status,
+    }
+
+
+def _parts(rows: Rows, members: Sequence[str]) -> Rows:
+    return [{member: row[member] for member in members} for row in rows]
 
 
 def _seen(snapshots: Sequence[Snapshot], until: float) -> list[Snapshot]:

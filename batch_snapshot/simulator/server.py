@@ -37,11 +37,8 @@ async def serve(
     """Serve the API while the context is open; yields the URL and the simulator.
 
     `now` is the clock of tokens, quotas and lags. The `Date` header and the age of signatures follow the
-    real clock, because clients sign by it; `clock_offset` moves both.
-
-    Raises:
-        ValueError: the host is not on loopback, or the state file is something else.
-        OSError: the port is taken, or the state file cannot be used.
+    real clock, because clients sign by it; `clock_offset` moves both. A host that is not on loopback, or a
+    file that is no state file, raises ValueError; a port that is taken OSError.
     """
     _check_loopback(host)
     simulator = Simulator(settings, now=now)

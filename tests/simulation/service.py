@@ -210,7 +210,7 @@ class SimulatedClients(Clients):
 
     service: Service
 
-    async def _call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    async def read(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         client = self._clients.setdefault(account, _AccountClient(None, None))
         skew = timedelta(seconds=self.service.scenario.skew)
         try:
