@@ -5,14 +5,4 @@ accounts and of the run), `queue`, `limits` (calls in flight, pace and quota win
 (paced reads). It must not know AWS, files or a clock: those are functions in `Seams`, and it waits by anyio.
 """
 
-__all__ = [
-    "account",
-    "attempts",
-    "limits",
-    "pool",
-    "queue",
-    "reader",
-    "run_state",
-    "seams",
-    "signal",
-]
+__all__ = ["account", "attempts", "limits", "pool", "queue", "reader", "run_state", "seams", "signal"]

@@ -18,31 +18,25 @@ UNANSWERED = Failure(
 
 
 class Attempts:
-    """The tries of one request, one after the other.
-
-    Attributes:
-        attempts: tries that cost an attempt.
-        throttles: tries that were throttled.
-        ambiguous: a try may have been carried out, and no answer has settled it. Sticky.
-        first_sent_at: when the first try under the token may have left, by our clock.
-        clock_skew: the service's clock less ours then, in seconds; None: not known.
-        known_since: since when the service should know the token; None after a look-up that found nothing.
-        last_sent_at: the last try left no later than this.
-        failure: of the last answered try of this run.
-    """
+    """The tries of one request, one after the other."""
 
     def __init__(self, request: Request, now: datetime, run_began: datetime) -> None:
         """Start `now`; an earlier run may have sent the request until `run_began`."""
         self.request = request
         self.started_at = now
-        self.attempts = request.attempts
-        self.throttles = request.throttles
+        #: Tries that cost an attempt, and those that were throttled.
+        self.attempts, self.throttles = request.attempts, request.throttles
+        #: A try may have been carried out, and no answer has settled it. Sticky.
         self.ambiguous = request.ambiguous
-        self.first_sent_at = request.first_sent_at
-        self.clock_skew = request.clock_skew
+        #: When the first try under the token may have left, by our clock, and the service's clock less ours
+        #: then, in seconds; None: not known.
+        self.first_sent_at, self.clock_skew = request.first_sent_at, request.clock_skew
+        #: Since when the service should know the token; None after a look-up that found nothing.
         self.known_since = ClockReading(self.first_sent_at, self.clock_skew) if self.first_sent_at else None
+        #: The last try left no later than this.
         self.last_sent_at = run_began
         self.in_flight = False
+        #: Of the last answered try of this run.
         self.failure: Failure | None = None
         self._before_try = self._times
 

@@ -5,10 +5,4 @@ machines), `pacer` (hands out permits), `windows` (the log of calls, shared by t
 and `forecast`. It knows no AWS and no ledger.
 """
 
-__all__ = [
-    "forecast",
-    "pace",
-    "pace_handover",
-    "pacer",
-    "windows",
-]
+__all__ = ["forecast", "pace", "pace_handover", "pacer", "windows"]

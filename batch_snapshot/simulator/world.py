@@ -36,41 +36,34 @@ _INVITED: Final = ("invitation", "invitation", "engagement", "pending")
 _OPENING: Final = b'{"type":"simulator","schema":1}\n'
 
 
-@dataclass(frozen=True, slots=True)
-class SeededJob:
+class SeededJob(NamedTuple):
     """An engagement's opportunity, the task that joined them, and the snapshot job that it started."""
 
-    number: int
     engagement: str
     #: What the task began with: an opportunity, an invitation, or an engagement (that of a lead); `pending`:
     #: there is neither task nor opportunity, only an invitation.
-    origin: str = "opportunity"
+    origin: str
+    created_at: float
+    opportunity: str
+    task_id: str
+    job_id: str
+    invitation_id: str
+    status: str
     #: The number of the context that a lead's opportunity was made from.
     context: str = "1"
 
-    @property
-    def opportunity(self) -> str:
-        return f"O{_FIRST_OPPORTUNITY + self.number - 1}"
 
-    @property
-    def created_at(self) -> float:
-        return EPOCH + self.number - 1
-
-    @property
-    def task_id(self) -> str:
-        return f"task-{self.number:013d}"
-
-    @property
-    def job_id(self) -> str:
-        return f"job-{self.number:013d}"
-
-    @property
-    def invitation_id(self) -> str:
-        return f"engi-{self.number:013d}"
-
-    @property
-    def status(self) -> str:
-        return "Running" if self.number % 2 else "Stopped"
+def _seeded(number: int, engagement: str, origin: str = "opportunity") -> SeededJob:
+    return SeededJob(
+        engagement,
+        origin,
+        EPOCH + number - 1,
+        f"O{_FIRST_OPPORTUNITY + number - 1}",
+        f"task-{number:013d}",
+        f"job-{number:013d}",
+        f"engi-{number:013d}",
+        "Running" if number % 2 else "Stopped",
+    )
 
 
 class Series(NamedTuple):
@@ -215,10 +208,10 @@ class World:
         """Fill the lists; an opportunity that was modified before keeps its time."""
         names = [f"eng-{number:014d}" for number in range(1, engagements + invitations + 1)]
         owners = [engagement for engagement in names[:engagements] for _ in range(opportunities)]
-        self.jobs = [SeededJob(number, engagement) for number, engagement in enumerate(owners, start=1)]
+        self.jobs = [_seeded(number, engagement) for number, engagement in enumerate(owners, start=1)]
         invited = zip(names[engagements:], cycle(_INVITED))
         self.invitations = [
-            SeededJob(number, *one) for number, one in enumerate(invited, start=len(owners) + 1)
+            _seeded(number, *one) for number, one in enumerate(invited, start=len(owners) + 1)
         ]
         accepted = [one for one in self.invitations if one.origin != "pending"]
         self.jobs += accepted

@@ -479,7 +479,7 @@ async def test_pairs_of_running_jobs_are_left_out_and_what_a_job_does_is_asked_o
         first = await night(url, 1, skip_active_jobs=True)
         assert (first.exit_code, first.counts.succeeded, first.counts.active_job) == (0, 30, 30)
         assert first.reads == {"GetResourceSnapshotJob": 30, "ListResourceSnapshotJobs": 1}
-        running = {f"O{1_000_000 + job.number}" for job in simulator.world.jobs if job.status == "Running"}
+        running = {job.opportunity for job in simulator.world.jobs if job.status == "Running"}
         assert running.isdisjoint(snapshot.resource for snapshot in simulator.snapshots)
         second = await night(url, 2, skip_active_jobs=True, changed_since="last")
         assert second.reads == {"ListOpportunities": 1, "ListResourceSnapshotJobs": 1}
