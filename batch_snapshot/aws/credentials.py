@@ -254,7 +254,7 @@ class Sessions:
             credentials = await chain.load_credentials()
             if credentials is None:
                 raise NoCredentialsError
-            if _asks_for_mfa(core):
+            if any("mfa_serial" in one for one in core.full_config.get("profiles", {}).values()):
                 # A code is asked for, and used, now: a person's time is not that of a call.
                 await credentials.get_frozen_credentials()
         settings = core.get_scoped_config()
@@ -272,10 +272,6 @@ class Sessions:
         core.register_component("data_loader", self._loader)
         core.register_component("credential_provider", CallerCredentials())
         return core, session, chain
-
-
-def _asks_for_mfa(core: Any) -> bool:
-    return any("mfa_serial" in profile for profile in core.full_config.get("profiles", {}).values())
 
 
 def _simulated(account: Account) -> Any:

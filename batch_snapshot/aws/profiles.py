@@ -1,5 +1,6 @@
 """AWS's shared configuration files: whether they can be read, and which endpoint a profile names."""
 
+import os
 import stat
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -22,13 +23,9 @@ def files(environ: Mapping[str, str]) -> dict[Path, str]:
     """The files that botocore would read, and the variables that name them."""
     named = {variable: environ.get(variable) or path for variable, path in _FILES.items()}
     named |= {variable: environ[variable] for variable in _OLDER if environ.get(variable)}
-    return {_expanded(path): variable for variable, path in named.items()}
-
-
-def _expanded(path: str) -> Path:
-    import os.path  # noqa: PLC0415
-
-    return Path(os.path.expanduser(os.path.expandvars(path)))  # noqa: PTH111 - with an unknown user it stays as it is
+    # Unlike pathlib's, os.path's function leaves a path with an unknown user as it is.
+    expanded = {name: os.path.expanduser(os.path.expandvars(path)) for name, path in named.items()}  # noqa: PTH111
+    return {Path(path): variable for variable, path in expanded.items()}
 
 
 def problem(environ: Mapping[str, str]) -> str | None:

@@ -44,9 +44,11 @@ class Model(NamedTuple):
     def _problems(self, name: str, value: object, path: str) -> Iterator[Problem]:
         shape = self.shapes[name]
         low, high = _bounds(shape)
-        wanted = _type_problem(shape["type"], value)
-        if wanted:
-            yield _problem(path or "request", f"Member must be {wanted}", "INVALID_VALUE")
+        # True is no integer, so the type is compared.
+        python_type, words = _TYPES[shape["type"]]
+        no_time = shape["type"] == "timestamp" and parse_time(str(value)) is None
+        if no_time or type(value) is not python_type:
+            yield _problem(path or "request", f"Member must be {words}", "INVALID_VALUE")
         elif isinstance(value, dict):
             yield from self._of_structure(shape, value, f"{path}." if path else "")
         elif isinstance(value, list):
@@ -94,17 +96,9 @@ def load_model(data_path: str | None) -> Model:
     )
 
 
-def _type_problem(kind: str, value: object) -> str | None:
-    """What a value must be to be of a shape's type; None: it is."""
-    if kind == "timestamp":
-        valid = isinstance(value, str) and parse_time(value) is not None
-        return None if valid else "an ISO 8601 date and time"
-    # True is no integer, so the type is compared.
-    python_type, words = _TYPES[kind]
-    return None if type(value) is python_type else words
-
-
+#: By type of a shape, how its values are read from JSON, and what a message calls them.
 _TYPES: Final = {
+    "timestamp": (str, "an ISO 8601 date and time"),
     "structure": (dict, "an object"),
     "list": (list, "a list"),
     "string": (str, "a string"),
