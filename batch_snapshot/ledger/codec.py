@@ -6,7 +6,6 @@ from dataclasses import asdict
 from dataclasses import fields as dataclass_fields
 from datetime import datetime
 from math import floor
-from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -189,46 +188,27 @@ def _decode_intent(fields: dict[str, Any]) -> Intent:
 
 def _decode_intended(fields: Sequence[Any]) -> tuple[str, Row, int]:
     token, *names, generation = fields
-    if len(names) != len(_NAMES):
-        raise TypeError(f"a row of {len(names)} names, not {len(_NAMES)}")
-    _check_texts((token, *names))
-    if type(generation) is not int or not 0 <= generation <= LARGEST_COUNT:
-        raise TypeError(f"{generation!r} is not a count")
-    return token, _row_of(Row, names), generation
-
-
-# A resume decodes a million results: the texts of a row are checked in one call.
-
-_NAMES = Row._fields
-_ROW = itemgetter(*_NAMES)
-#: `Row._make` without its Python function.
-_row_of = tuple.__new__
-_RESULT_FIELDS = itemgetter(
-    "run_id", "client_token", "generation", "status", "ambiguous", "first_sent_at", "error"
-)
-_STATUSES = {str(status): status for status in Status}
+    return _text(token), Row(*map(_text, names)), _count(generation)
 
 
 def _decode_result(fields: dict[str, Any]) -> Result:
-    row = Row(*_ROW(fields))
-    run_id, token, generation, status_name, ambiguous, first_sent_at, error = _RESULT_FIELDS(fields)
-    _check_texts((token, run_id, *row))
-    status = _STATUSES.get(status_name) or Status(status_name)
+    status, error = Status(fields["status"]), fields["error"]
     if status is Status.SUCCEEDED and not (fields["arn"] and _count(fields["revision"]) >= 1):
         raise DamagedError("a succeeded row without arn and revision")
+    first_sent_at, revision = fields["first_sent_at"], fields.get("revision")
     return Result(
-        row,
-        token,
-        _count(generation),
+        Row(*[_text(fields[name]) for name in Row._fields]),
+        _text(fields["client_token"]),
+        _count(fields["generation"]),
         status,
-        _flag(ambiguous),
+        _flag(fields["ambiguous"]),
         None if first_sent_at is None else _time(first_sent_at),
         ErrorKind(error["kind"]) if error else None,
         _text(error["code"]) if error else None,
         _text(error["message"]) if error else None,
-        run_id,
+        _text(fields["run_id"]),
         arn=_text_or_none(fields.get("arn")),
-        revision=None if fields.get("revision") is None else _count(fields["revision"]),
+        revision=None if revision is None else _count(revision),
         clock_skew=_skew(fields),
     )
 
@@ -259,14 +239,6 @@ _DECODERS: dict[str, Callable[[dict[str, Any]], Record]] = {
     "end": _decode_end,
     "control": _decode_control,
 }
-
-
-def _check_texts(values: Sequence[Any]) -> None:
-    try:
-        "".join(values)  # one call for all
-    except TypeError:
-        for value in values:
-            _text(value)
 
 
 def _text(value: object) -> str:
