@@ -5,7 +5,7 @@ An answer may slow the pace down, pause the account, or trip its breaker.
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import anyio
@@ -22,23 +22,17 @@ from batch_snapshot.ratelimit.pacer import Pacer, Permit, Reserved, WindowFullEr
 _NO_WAIT = nullcontext()
 
 
+@dataclass(frozen=True, slots=True)
 class Calls:
     """The rules for the calls of all accounts of a run.
 
     Whatever waits raises `Abandoned` if the run or the account stops, perhaps because a window is spent.
     """
 
-    def __init__(
-        self,
-        run: RunState,
-        concurrency: ConcurrencyLimit,
-        settings: Settings,
-        now: Callable[[], datetime],
-    ) -> None:
-        self._run = run
-        self._concurrency = concurrency
-        self._settings = settings
-        self._now = now
+    run: RunState
+    concurrency: ConcurrencyLimit
+    settings: Settings
+    now: Callable[[], datetime]
 
     def turn(self, account: AccountState) -> AbstractAsyncContextManager[None]:
         """Make a call inside: at once, or while the account pauses, as the next probe."""
@@ -57,10 +51,10 @@ class Calls:
     async def permit(self, account: AccountState, pacer: Pacer) -> Permit:
         """Wait for a permit of one of the account's pacers; while the run is paused there is none."""
         while True:
-            if self._run.paused:
-                await self._run.until_resumed(account)
+            if self.run.paused:
+                await self.run.until_resumed(account)
             permit = await self._permit(account, pacer)
-            if not self._run.paused:
+            if not self.run.paused:
                 return permit
             permit.never_left()
             permit.give_back()
@@ -98,9 +92,9 @@ class Calls:
     ) -> Abandoned:
         """Stop the account or the run, as no window lets a call leave."""
         if isinstance(error, WindowFullError):
-            self._run.stop_account(account.name, account.window_spent(pacer, error.spent, self._now()))
+            self.run.stop_account(account.name, account.window_spent(pacer, error.spent, self.now()))
         else:
-            self._run.stop_uncounted(error)
+            self.run.stop_uncounted(error)
         return Abandoned()
 
     async def begin(self, pacer: Pacer, permit: Permit) -> bool:
@@ -112,10 +106,10 @@ class Calls:
         after the limit was lowered. The longest waiter is next. The wait is added to the pace, which counts
         from when a call leaves.
         """
-        if not self._concurrency.take_nowait():
-            await self._concurrency.take()
-            if self._run.paused:
-                self._concurrency.give_back()
+        if not self.concurrency.take_nowait():
+            await self.concurrency.take()
+            if self.run.paused:
+                self.concurrency.give_back()
                 permit.never_left()
                 return False
             leaves = pacer.now()
@@ -123,7 +117,7 @@ class Calls:
         return True
 
     def end(self) -> None:
-        self._concurrency.give_back()
+        self.concurrency.give_back()
 
     async def read(
         self, account: AccountState, read: Callable[[], Awaitable[Receipt | None]]
@@ -171,25 +165,25 @@ class Calls:
         """Let the account make no call but probes; if they fail for too long, defer it."""
         now = anyio.current_time()
         if account.pause is None:
-            account.pause = Pause.begin(key, what, now, self._settings.pause)
+            account.pause = Pause.begin(key, what, now, self.settings.pause)
         elif sent_at < account.pause.next_at:
             return  # the call left before the pause began, so it is no probe
         elif now < account.pause.ends:
             account.pause = account.pause.after_probe(what, now)
         else:
             stop = account.pause_failed(replace(account.pause, what=what), now)
-            self._run.stop_account(account.name, stop)
+            self.run.stop_account(account.name, stop)
 
     def stop_if_starved(self, account: AccountState) -> None:
         """Defer an account whose calls were only throttled for too long at the lowest rate."""
-        if account.pacer.starved(self._settings.patience):
-            waited = f"nothing but throttles for {self._settings.patience:g} s at the lowest rate"
+        if account.pacer.starved(self.settings.patience):
+            waited = f"nothing but throttles for {self.settings.patience:g} s at the lowest rate"
             stop = account.stopped(StopKind.DEFERRED, f"{waited}: its quota is spent")
-            self._run.stop_account(account.name, stop)
+            self.run.stop_account(account.name, stop)
 
     def stop_signing(self, account: AccountState, failure: Failure) -> None:
         stop = account.stopped(StopKind.STOPPED, f"{failure.code}: {failure.message}")
-        self._run.stop_account(account.name, stop)
+        self.run.stop_account(account.name, stop)
 
     def row_succeeded(self, account: AccountState) -> None:
         """Reset the breaker, and end a pause."""
@@ -207,4 +201,4 @@ class Calls:
         if pattern.passes:
             self._pause(account, pattern.key, breaker.reason, anyio.current_time())
         else:
-            self._run.stop_account(account.name, account.stopped(StopKind.STOPPED, breaker.reason))
+            self.run.stop_account(account.name, account.stopped(StopKind.STOPPED, breaker.reason))

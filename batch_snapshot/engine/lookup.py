@@ -1,6 +1,6 @@
 """Look-ups of rows in doubt: did an earlier try make the snapshot?"""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import anyio
@@ -22,22 +22,22 @@ class LookUpRefusedError(Exception):
         self.failure = failure
 
 
+@dataclass(frozen=True, slots=True)
 class LookUps:
     """Decides when a look-up comes before a try, and makes it."""
 
-    def __init__(self, calls: Calls, seams: Seams, settings: Settings) -> None:
-        self._calls = calls
-        self._seams = seams
-        self._settings = settings
+    calls: Calls
+    seams: Seams
+    settings: Settings
 
     def clock_reading(self, account: AccountState) -> retry.ClockReading:
         """Our clock now, and the skew of the service's."""
-        return retry.ClockReading(self._seams.now(), self._seams.clock_skew(account.name))
+        return retry.ClockReading(self.seams.now(), self.seams.clock_skew(account.name))
 
     def due(self, account: AccountState, attempts: Attempts) -> bool:
         """Whether the service may have forgotten the token of an ambiguous try."""
         return attempts.ambiguous and retry.may_be_forgotten(
-            attempts.known_since, self.clock_reading(account), self._settings.token_ttl
+            attempts.known_since, self.clock_reading(account), self.settings.token_ttl
         )
 
     async def find(self, account: AccountState, attempts: Attempts) -> Receipt | None:
@@ -48,25 +48,25 @@ class LookUps:
             LookUpRefusedError: the look-up is not possible, and rows in doubt are not to be sent again.
         """
         while True:
-            lag = retry.read_lag_left(attempts.last_sent_at, self._seams.now(), self._settings.read_lag)
+            lag = retry.read_lag_left(attempts.last_sent_at, self.seams.now(), self.settings.read_lag)
             with account.interruptible():
                 await anyio.sleep(lag)
             request = replace(
                 attempts.request, first_sent_at=attempts.first_sent_at, clock_skew=attempts.clock_skew
             )
-            failure = await self._calls.read(account, partial(self._seams.look_up, request))
+            failure = await self.calls.read(account, partial(self.seams.look_up, request))
             if not isinstance(failure, Failure):
                 attempts.known_since = None
                 return failure
             if failure.unreachable:
                 continue
             if failure.verdict is Verdict.THROTTLED:
-                if account.read_pacer.starved(self._settings.patience):
+                if account.read_pacer.starved(self.settings.patience):
                     raise LookUpRefusedError(failure)
                 continue
             if failure.verdict is not Verdict.REFUSED:
                 raise ApiError(failure)
-            if not self._settings.resend_in_doubt:
+            if not self.settings.resend_in_doubt:
                 raise LookUpRefusedError(failure)
             attempts.known_since = None
             return None

@@ -1,5 +1,7 @@
 """What comes before the first write of an account: whose it is, and one cheap read in each catalog."""
 
+from dataclasses import dataclass
+
 from batch_snapshot.engine.account import Abandoned, AccountState
 from batch_snapshot.engine.calls import Calls
 from batch_snapshot.engine.run_state import RunState
@@ -8,11 +10,11 @@ from batch_snapshot.errors import StorageError
 from batch_snapshot.models import ApiError, Failure, Request, Verdict
 
 
+@dataclass(frozen=True, slots=True)
 class Preflight:
-    def __init__(self, run: RunState, calls: Calls, seams: Seams) -> None:
-        self._run = run
-        self._calls = calls
-        self._seams = seams
+    run: RunState
+    calls: Calls
+    seams: Seams
 
     async def ready(self, account: AccountState, request: Request) -> bool:
         """Whether the account can call. It comes before the intent, which records the clock skew."""
@@ -22,7 +24,7 @@ class Preflight:
             return False
         except ApiError as error:
             if error.failure.verdict is Verdict.STOP_ACCOUNT:
-                self._calls.stop_signing(account, error.failure)
+                self.calls.stop_signing(account, error.failure)
                 return False
         return True
 
@@ -45,15 +47,15 @@ class Preflight:
         try:
             # A prompt for an MFA code, or a slow STS, must not outlast a stop.
             with account.interruptible():
-                await self._seams.identify(account)
+                await self.seams.identify(account)
         except StorageError as error:
-            self._run.stop_uncounted(error)
+            self.run.stop_uncounted(error)
             raise Abandoned from None
         account.identified = True
 
     async def _first_read(self, account: AccountState, request: Request) -> None:
         while True:
-            failure = await self._calls.read(account, lambda: self._seams.probe(request))
+            failure = await self.calls.read(account, lambda: self.seams.probe(request))
             if not (isinstance(failure, Failure) and failure.unreachable):
                 break
         if isinstance(failure, Failure):

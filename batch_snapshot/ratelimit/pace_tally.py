@@ -1,8 +1,6 @@
 """What a service admitted and throttled since a throttle: the measure that `pace` decides by. Pure."""
 
-from __future__ import annotations
-
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 
 class PaceTally(NamedTuple):
@@ -18,7 +16,7 @@ class PaceTally(NamedTuple):
     mark: tuple[int, float] = (0, 0.0)
     earlier: tuple[int, float] = (0, 0.0)
 
-    def with_admitted(self, sent_at: float, explained: float) -> PaceTally:
+    def with_admitted(self, sent_at: float, explained: float) -> Self:
         """After a call sent at `sent_at` was admitted; strays explain the share `explained` of throttles."""
         excess = max(0.0, self.excess - explained)
         if sent_at <= self.start:
@@ -37,7 +35,7 @@ class PaceTally(NamedTuple):
         count, since = self.mark if late else self.earlier
         return (self.admitted - count + 0.5) / max(at - since, 1e-3)
 
-    def later(self, idle: float) -> PaceTally:
+    def later(self, idle: float) -> Self:
         """The tally moved by `idle` seconds in which nothing was sent."""
         (count, at), (before, then) = self.mark, self.earlier
         return self._replace(start=self.start + idle, mark=(count, at + idle), earlier=(before, then + idle))
