@@ -144,5 +144,5 @@ def test_every_error_has_its_place_in_the_tree_and_its_exit_code(error, parent, 
 def test_a_manifest_error_shows_its_problems_and_how_many_more_there_are():
     assert str(ManifestError(["a:1: x", "a:2: y"])) == "a:1: x\na:2: y"
     error = ManifestError(["a:1: x", "a:2: y"], total=1202)
-    assert str(error) == "a:1: x\na:2: y\n… and 1,200 more"
+    assert str(error) == "a:1: x\na:2: y\n… and 1,200 more (validate --all-problems)"
     assert (error.problems, error.total) == (["a:1: x", "a:2: y"], 1202)

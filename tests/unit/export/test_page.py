@@ -67,8 +67,9 @@ def test_page_counts_fields_and_shows_each_change(file, chromium):
     opened.page.get_by_role("row", name="Title").get_by_role("button").click()
     assert table(opened) == [["eng-00000000000008", "O8", "1 → 2", "Title", "=8", "=9"]]
     opened.page.get_by_label("Search").fill("no such thing")
-    assert opened.page.locator("#place").text_content() == "No change matches"
+    opened.page.locator("#place", has_text="No change matches").wait_for()
     opened.page.get_by_label("Search").fill("")
+    opened.page.locator("#place", has_text="Changes 1 to 1").wait_for()
     with opened.page.expect_download() as saved:
         opened.page.get_by_role("button", name="Save these changes").click()
     assert saved.value.suggested_filename == "changes.csv"
