@@ -188,7 +188,6 @@ class SkipFilter:
         for row in rows:
             if reason := verdicts.get(row):
                 self._unrecorded[reason].append(row)
-                self.skipped[row.account] += 1
         await self._record(at_least=SKIPPED_AT_ONCE)
 
     def _modified(self, row: Row) -> float | None:
@@ -228,7 +227,9 @@ class SkipFilter:
     async def _record(self, *, at_least: int) -> None:
         for reason, rows in self._unrecorded.items():
             while len(rows) >= at_least:
-                await self._recorder.skip(reason, rows[:SKIPPED_AT_ONCE])
+                some = rows[:SKIPPED_AT_ONCE]
+                self.skipped.update(row.account for row in some)
+                await self._recorder.skip(reason, some)
                 del rows[:SKIPPED_AT_ONCE]
 
 

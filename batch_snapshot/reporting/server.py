@@ -211,7 +211,7 @@ class Site:
         try:
             given = await request.json()
             action, value, account = (given.get(name) for name in ("action", "value", "account"))
-        except (ValueError, AttributeError, RecursionError):
+        except (ValueError, LookupError, AttributeError, RecursionError):
             action = None
         if not (_is_word(action) and all(each is None or _is_word(each) for each in (value, account))):
             raise web.HTTPBadRequest(text="This is no command.")

@@ -220,10 +220,12 @@ class LedgerStats:
             self._count_result(record, key, before, line.offset)
         elif isinstance(record, Control):
             self.paused = record.action == "pause" or (self.paused and record.action != "resume")
-            last, rate = self.invocations[-1], record.value or 0.0
-            if record.action == "rate" and 0 < rate < 1e6 and last.header:
-                names = [record.account] if record.account else last.header.accounts
-                last.rates |= dict.fromkeys(names, rate)
+            rate = record.value or 0.0
+            # The run line before it may be lost.
+            for last in self.invocations[-1:]:
+                if record.action == "rate" and 0 < rate < 1e6 and last.header:
+                    names = [record.account] if record.account else last.header.accounts
+                    last.rates |= dict.fromkeys(names, rate)
         elif isinstance(record, End):
             self.paused = False
             self._pending.clear()

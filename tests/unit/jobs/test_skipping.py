@@ -1,6 +1,9 @@
 """Rows that are left out: how ledgers record them, and how the step is stopped."""
 
 from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -8,12 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batch_snapshot.config.options import Options
 from batch_snapshot.engine.account import Stop, StopKind
+from batch_snapshot.engine.reader import Page
 from batch_snapshot.errors import LedgerError, ManifestError
 from batch_snapshot.jobs import plan, skipping
 from batch_snapshot.ledger import codec, history
 from batch_snapshot.ledger.records import End, Intent, Record, Skipped
-from batch_snapshot.models import Skip, client_token
+from batch_snapshot.ledger.snapshot_index import SnapshotIndex
+from batch_snapshot.models import Row, Skip, client_token
 from tests.support import strategies
 from tests.support.strategies import POOL, RUN_ID, START, header, histories, lines_of, numbered, patient
 from tests.support.virtual_time import in_virtual_time
@@ -104,3 +110,47 @@ def test_skipping_is_cancelled_by_a_signal():
 
     chosen: Any = Choosing(choose)
     assert not in_virtual_time(lambda: skipping.skip_rows(engine, chosen))
+
+
+class Place:
+    """What a filter takes of a run's recorder, rows and reader; nothing is recorded in time."""
+
+    name, header, calls = "main", header(), Counter[str]()
+
+    def __init__(self, path: Path, engine: Stopped) -> None:
+        self.path, self.job, self._engine = path, self, engine
+
+    def now(self) -> datetime:
+        return START
+
+    def clock_skew(self, _: str) -> None:
+        return None
+
+    def candidates(self) -> Iterator[Row]:
+        return (POOL[0]._replace(account="main", resource=f"O{number}") for number in range(200))
+
+    def pages(self, *_: str, **__: Any) -> "Place":
+        return self
+
+    def __aiter__(self) -> "Place":
+        return self
+
+    async def __anext__(self) -> Page:
+        modified = START - timedelta(days=2)
+        return Page([{"Id": row.resource, "LastModifiedDate": modified} for row in self.candidates()], None)
+
+    async def read(self, _: str, **parameters: Any) -> dict[str, Any]:
+        if parameters["ResourceIdentifier"] == "O100":
+            self._engine.stop = Stop(StopKind.INTERRUPTED, "SIGINT received")
+            await anyio.sleep_forever()
+        return {"CreatedAt": START - timedelta(days=1)}
+
+
+def test_rows_that_no_line_leaves_out_are_left_to_do(tmp_path):
+    engine: Any = Stopped()
+    place: Any = Place(tmp_path / "l.ndjson", engine)
+    with SnapshotIndex(tmp_path / "index") as index:
+        options = Options(changed_since="last")
+        chosen = skipping.SkipFilter(place, options, place, {"main": place}, index)
+        assert not in_virtual_time(lambda: skipping.skip_rows(engine, chosen))
+    assert engine.stop

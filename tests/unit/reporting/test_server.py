@@ -164,6 +164,8 @@ async def test_no_other_page_or_user_can_send_a_command(ledger):
         413: [("/control?token=s3cret", {"json": {"action": "x" * 9000}})],
         400: [("/control?token=s3cret", {"json": wrong}) for wrong in no_commands],
     }
+    unknown = {"Content-Type": "application/json; charset=none"}
+    refused[400] += [("/control?token=s3cret", {"headers": unknown, "json": None, "data": b"{}"})]
     async with served(ledger, "s3cret", run) as get:
         for status, requests in refused.items():
             for path, more in requests:

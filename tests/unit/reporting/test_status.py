@@ -116,6 +116,18 @@ def test_status_without_a_manifest_path_has_no_next_steps(path):
     assert read_status(path).next_steps == []
 
 
+@pytest.mark.parametrize("action", ["pause", "rate"])
+def test_command_whose_run_line_is_lost_is_left_out(path, action):
+    write(path, *(outcome(row, Status.SUCCEEDED) for row in POOL))
+    before, lines = read_status(path), path.read_bytes()
+    told = codec.encode_control(RUN_ID, START, action, value=2.0)
+    path.write_bytes(told + lines)
+    assert read_status(path) == before
+    path.write_bytes(told + lines.partition(b"\n")[2])
+    with pytest.raises(LedgerError, match="no run line before it"):
+        read_status(path)
+
+
 @pytest.mark.parametrize("content", [None, b"", b'{"type":"novel"}\n', b'{"type":"ru'])
 def test_status_of_a_file_without_run_line_is_refused(path, content):
     if content is not None:
