@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from itertools import islice
 from pathlib import Path
 from typing import IO, TextIO
 
@@ -21,6 +22,9 @@ from batch_snapshot.text import escaped, shortened
 
 #: The most parts of a path: deeper folders cannot be created one by one.
 MOST_PARTS = 400
+
+#: Files of a folder whose names are compared with a name that does not exist.
+_COMPARED = 1_000
 
 #: Without O_NONBLOCK, opening a pipe waits for its other end. Windows has none of these.
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -125,6 +129,17 @@ def exists(path: Path) -> bool:
     except (OSError, ValueError) as error:
         raise unreachable(path, error) from None
     return True
+
+
+def nearest(path: Path, pattern: str) -> Path | None:
+    """The file of the same folder that fits `pattern`, and whose name is most like that of `path`."""
+    from difflib import get_close_matches  # noqa: PLC0415 - nearly always the file exists
+
+    with suppress(OSError):
+        known = {one.stem: one for one in islice(path.parent.glob(pattern), _COMPARED)}
+        if near := get_close_matches(path.stem, known, n=1):
+            return known[near[0]]
+    return None
 
 
 def is_on_block_device(path: Path) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from batch_snapshot import files
 from batch_snapshot.cli import options, params, reading, terminal
 from batch_snapshot.cli.command import command
 from batch_snapshot.cli.options import option
@@ -59,6 +60,9 @@ def _diff_payloads(paths: list[Path], given: dict[str, Any]) -> int:
     from batch_snapshot.ledger import reader
 
     folder, fields, html = given["exports"], given["fields"], given["page"]
+    # Before any read is spent on the other one.
+    if gone := [path for path in paths if not files.exists(path)]:
+        raise reader.missing(gone[0])
     ledgers = {path: folder / f"{path.stem}.ndjson" for path in paths if reader.head_if_ledger(path)}
     if html:
         page.check(html, [*paths, *ledgers.values()])

@@ -29,7 +29,13 @@ def carry_out(given: dict[str, Any], work: Callable[[Options, "Environment"], Co
     note_simulator(given["simulate"] if given["progress"] != "none" else None)
     with _progress(given["progress"]) as show:
         rng = Random()  # noqa: S311 - jitter
-        environment = Environment(now=utc_now, rng=rng, on_progress=show, clock=time.monotonic)
+        environment = Environment(
+            now=utc_now,
+            rng=rng,
+            on_progress=show,
+            warn=lambda text: terminal.warn([text]),
+            clock=time.monotonic,
+        )
         return terminal.run(work(options.options_of(given), environment))
 
 

@@ -30,6 +30,8 @@ class Environment:
     rng: Random
     #: Gets a line on how far it is.
     on_progress: Callable[[str], None] = lambda _: None
+    #: Gets a warning.
+    warn: Callable[[str], None] = lambda _: None
     #: Seconds by a monotonic clock.
     clock: Callable[[], float]
 
@@ -62,6 +64,11 @@ async def open_ledger_readers(
     if header.endpoint != whom.endpoint:
         raise LedgerError(
             f"{path}: was written against {header.endpoint}, not {whom.endpoint}: name that one"
+        )
+    if whom.endpoint == SIMULATOR and options.simulator_state is None:
+        environment.warn(
+            f"{path}: this simulator is new and has no snapshots, so all are missing: give --simulate "
+            "--state FILE to the run and to this command"
         )
     async with open_readers(whom, options, environment.now, environment.rng) as readers:
         yield readers

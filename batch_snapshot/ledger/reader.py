@@ -10,7 +10,6 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,9 +38,6 @@ UNBEGUN = "if the power was cut as it was begun, nothing was sent: remove it, th
 
 #: Bytes at the beginning of a file in which a line of a ledger is looked for.
 _RECOGNISED = 64 * 1024
-
-#: Ledgers of a folder whose names are compared with a name that does not exist.
-_COMPARED = 1_000
 
 
 class RawLine(NamedTuple):
@@ -122,7 +118,8 @@ def _readable(path: Path, advice: str) -> Iterator[None]:
     except FileNotFoundError:
         raise missing(path) from None
     except OSError as error:
-        raise LedgerError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
+        out = "fix its permissions" if isinstance(error, PermissionError) else advice
+        raise LedgerError(f"{path}: cannot be read ({error.strerror}); {out}") from None
 
 
 def with_place(path: Path, number: int | None, error: LedgerError) -> LedgerError:
@@ -145,13 +142,9 @@ def repair_command(path: Path) -> str:
 
 
 def missing(path: Path) -> LedgerError:
-    from difflib import get_close_matches  # noqa: PLC0415 - nearly always the ledger exists
-
-    with suppress(OSError):
-        known = {one.stem: one for one in islice(path.parent.glob("*.ndjson"), _COMPARED)}
-        if near := get_close_matches(path.stem, known, n=1):
-            return LedgerError(f"{path}: there is no such file; did you mean {known[near[0]]}?")
-    return LedgerError(f"{path}: there is no such file; name a ledger that a run has written")
+    near = files.nearest(path, "*.ndjson")
+    out = f"did you mean {near}?" if near else "name a ledger that a run has written"
+    return LedgerError(f"{path}: there is no such file; {out}")
 
 
 def head(path: Path) -> Header | None:

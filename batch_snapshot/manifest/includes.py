@@ -4,7 +4,7 @@ import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from batch_snapshot.files import open_regular, special_kind
+from batch_snapshot.files import nearest, open_regular, special_kind
 from batch_snapshot.manifest import keys
 from batch_snapshot.manifest.header import as_text, check_keys
 from batch_snapshot.manifest.problems import Report, quoted, quoted_ascii
@@ -80,7 +80,10 @@ def read_problem(path: Path, what: str) -> str | None:
     try:
         open_regular(path).close()
     except FileNotFoundError:
-        return f"{what} does not exist: check the path"
+        near = nearest(path, "*.y*ml" if path.suffix in YAML_ENDINGS else f"*{path.suffix}")
+        return f"{what} does not exist: {f'did you mean {display(near)}?' if near else 'check the path'}"
+    except PermissionError as error:
+        return f"{what} cannot be read ({error.strerror}): fix its permissions"
     except OSError as error:
         return f"{what} cannot be read: {error.strerror or error}"
     return None

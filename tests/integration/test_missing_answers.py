@@ -7,6 +7,7 @@ import pytest
 from batch_snapshot import cli
 from batch_snapshot.cli import notify
 from batch_snapshot.errors import InputError
+from tests.support.ledgers import LedgerBuilder
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +42,30 @@ def test_missing_ledger_is_named(capsys, command, name, way_out):
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == f"error: {name}: there is no such file; {way_out}"
     assert not Path("x.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [
+        ("nightly.yml", "did you mean nightly.yaml?"),
+        ("nightli.yaml", "did you mean nightly.yaml?"),
+        ("pairs.csv", "check the path"),
+        ("nowhere/nightly.yaml", "check the path"),
+    ],
+)
+def test_missing_manifest_is_named_with_the_nearest_name(capsys, name, way_out):
+    Path("nightly.yaml").touch()
+    assert cli.main(["validate", name]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"error: {name}: the manifest does not exist: {way_out}"
+
+
+@pytest.mark.parametrize("names", [("absent.ndjson", "old.ndjson"), ("old.ndjson", "absent.ndjson")])
+def test_payloads_are_not_fetched_for_a_comparison_with_a_missing_file(capsys, names):
+    LedgerBuilder(rows=1).begin().write(Path("old.ndjson"))
+    assert cli.main(["diff", "--payload", *names, "--endpoint-url", "http://127.0.0.1:1"]) == 2
+    assert capsys.readouterr().err.startswith("error: absent.ndjson: there is no such file")
+    assert not Path("exports").exists()
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,8 @@ def test_a_simulator_state_file_lasts_from_one_command_to_the_next(capsys):
     assert (code, printed["outcome"], printed["checked"]) == (0, "verified", 21)
     assert printed["calls_by_operation"] == {"ListResourceSnapshots": 21}
     # Without the state file the simulator has none of the snapshots: every snapshot is missing.
-    code, out, _ = call(capsys, "verify", ledgers[0], "--simulate", "--sample", "2", "--progress", "none")
+    code, out, err = call(capsys, "verify", ledgers[0], "--simulate", "--sample", "2", "--progress", "none")
+    assert f"warning: {ledgers[0]}: this simulator is new and has no snapshots" in err
     assert code == 1
     assert "2 of 21 succeeded rows in 2 engagements: 2 missing" in out
 
@@ -141,7 +142,7 @@ def test_a_manifest_with_discover_says_which_rows_are_not_known_yet(capsys):
         (["verify", "none.ndjson"], "none.ndjson: there is no such file"),
         (["diff", "none.ndjson", "none.ndjson"], "none.ndjson: there is no such file"),
         (["run", "x.yaml", "--changed-since", "soon"], "--changed-since: 'soon' is not a time"),
-        (["diff", "--payload", "none.ndjson", "none.ndjson"], "none.ndjson: cannot be read (No such file"),
+        (["diff", "--payload", "none.ndjson", "none.ndjson"], "none.ndjson: there is no such file"),
         (["export", "none.ndjson", "--output", "x.csv"], "none.ndjson: there is no such file"),
         (
             ["export", "none.ndjson", "--output", "x.csv", "--fields", ","],
