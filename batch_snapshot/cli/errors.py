@@ -74,6 +74,10 @@ def _print_json(error: BaseException, kind: str, message: str, code: int) -> Non
 
 
 def _described(error: BaseException, arguments: Sequence[str]) -> tuple[str, str, int]:
+    if isinstance(error, click.NoSuchOption) and error.possibilities:
+        # An option that begins with the given word is meant, not one that looks like it.
+        begin = [one for one in error.possibilities if one.startswith(error.option_name)]
+        error = click.NoSuchOption(error.option_name, possibilities=begin or error.possibilities)
     if isinstance(error, click.ClickException):
         group = error.ctx.command if isinstance(error, click.NoSuchCommand) and error.ctx else None
         known = f" There are: {', '.join(group.commands)}" if isinstance(group, click.Group) else ""

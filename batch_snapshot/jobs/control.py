@@ -65,18 +65,18 @@ def parse(action: str, value: str | None, account: str | None = None) -> Command
         if value is not None:
             raise InputError(f"{action} takes no value: leave {value!r} out")
         return Command(action)
+    given = f"{action} {value}" if value else action
     try:
         number = float(value or "")
     except ValueError:
         number = 0.0
     if action == "rate":
         if not LOWEST_RATE <= number <= HIGHEST_RATE:
-            raise InputError(f"rate {value or ''}: give calls a second from 0.000001 to 999999, such as 2.5")
+            raise InputError(f"{given}: give calls a second from 0.000001 to 999999, such as 2.5")
         return Command(action, number, account)
     if not (1 <= number <= LARGEST_CONCURRENCY and number.is_integer()):
         raise InputError(
-            f"concurrency {value or ''}: give a whole number of calls in flight, "
-            f"from 1 to {LARGEST_CONCURRENCY:,}"
+            f"{given}: give a whole number of calls in flight, from 1 to {LARGEST_CONCURRENCY:,}"
         )
     return Command(action, int(number))
 
@@ -113,8 +113,9 @@ class Controller:
         match command.action:
             case "pause":
                 engine.pause()
-                flying = plural(engine.in_flight, "call")
-                return f"paused: no further call begins, and {flying} in flight may end; resume continues"
+                flying = engine.in_flight
+                calls = f"{plural(flying, 'call')} in flight may end" if flying else "no call is in flight"
+                return f"paused: no further call begins, and {calls}; resume continues"
             case "resume":
                 engine.resume()
                 return "resumed"

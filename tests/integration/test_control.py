@@ -147,7 +147,7 @@ def test_without_a_run_there_is_nothing_to_control(tmp_path, capsys):
     [
         (["stop"], "'stop' is no action: give pause, resume, drain, rate"),
         (["pause", "5"], "pause takes no value"),
-        (["rate"], "rate : give calls a second"),
+        (["rate"], "rate: give calls a second"),
         (["rate", "0"], "rate 0: give calls a second"),
         (["rate", "nan"], "rate nan: give calls a second"),
         (["rate", "auto"], "rate auto: give calls a second"),

@@ -328,6 +328,7 @@ def test_completion_in_a_real_bash(tmp_path):
         (["help", "rnu"], "'run'"),
         (["reprot"], "'report'"),
         (["run", "x.yaml", "--simulat"], "'--simulate'"),
+        (["run", "x.yaml", "--sim"], "'--simulate'"),
         (["report", "l.ndjson", "--htm", "x"], "'--html'"),
     ],
 )
@@ -336,3 +337,4 @@ def test_typo_in_a_command_or_flag_gets_a_suggestion(capsys, arguments, meant):
     err = capsys.readouterr().err
     assert "Did you mean" in err
     assert meant in err
+    assert "--yes" not in err
