@@ -317,7 +317,7 @@ class LedgerStats:
             run_id=header.run_id,
             elapsed_s=elapsed_s,
             accounts=accounts,
-            reasons=[named] if running else (),
+            reasons=[*(["paused by `control`"] if self.paused else []), named] if running else (),
             run_again=run_command(header.manifest, *where) if header.manifest else None,
             settings=header.settings,
         )

@@ -162,10 +162,15 @@ class Summary:
     @property
     def next_steps(self) -> list[str]:
         """The commands that continue; none while a run is active."""
-        curable = any(group.kind in CURABLE or group.status is Status.IN_DOUBT for group in self.failures)
+        run = self.run_again if self.counts.unattempted else None
+        # `run` settles rows in doubt too.
+        curable = any(
+            run is None if group.status is Status.IN_DOUBT else group.kind in CURABLE
+            for group in self.failures
+        )
         steps = [
             self.todays_command,
-            self.run_again if self.counts.unattempted else None,
+            run,
             retry_command(self.ledger, self.settings) if curable else None,
         ]
         return [] if self.outcome == "running" else [step for step in steps if step]

@@ -63,6 +63,7 @@ async def test_run_is_paused_resumed_sped_up_and_drained_and_the_same_command_co
             before = settled(place)
             watching = await place.call("status", place.ledger, "--format", "json")
             assert watching.json["outcome"] == "running"
+            assert "paused by `control`" in watching.stdout
             locked = await place.call(*run)
             assert locked.code == 5, "a paused run keeps its locks"
             assert settled(place) == before

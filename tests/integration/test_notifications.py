@@ -81,7 +81,6 @@ def test_notice_has_outcome_failures_and_next_steps():
         "1 in doubt (transient, RunCrashed)",
         "ledger: ledgers/trial.ndjson",
         "next: batch-snapshot run trial.yaml",
-        "next: batch-snapshot retry ledgers/trial.ndjson",
     ]
     payload = notice.as_json(made)
     assert (payload["outcome"], payload["exit_code"], payload["error"]) == ("stopped", 3, None)

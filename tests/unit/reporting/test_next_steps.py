@@ -36,6 +36,7 @@ def steps_of(counts, failures, run=None, ledger="ledgers/nightly.ndjson"):
         (SOME_FAILED, {BROKEN: 1}, [RETRY]),
         (SOME_IN_DOUBT, {DOUBT: 1}, [RETRY]),
         (Counts(0, 1, 0, 1), {BROKEN: 1}, [RUN, RETRY]),
+        (Counts(0, 0, 1, 1), {DOUBT: 1}, [RUN]),
     ],
 )
 def test_next_steps_run_what_is_left_and_retry_curable_failures(counts, failures, steps):
