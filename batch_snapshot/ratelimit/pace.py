@@ -79,7 +79,7 @@ SLUMP = 0.4
 RESUME = 0.3
 #: Admitted calls that measure a rate well. In a climb they weigh as much as the rate that it reached.
 QUIET = 20
-#: With fewer outcomes than this a throttle may be chance.
+#: With fewer outcomes than this a throttle may be chance, and a first measure is not told, nor kept.
 ENOUGH = 6
 #: A throttle on its own below this share of the measured rate is a stray.
 BELOW = 0.985
@@ -346,7 +346,8 @@ def _cut(pace: Pace, now: float, phase: Phase, peak: float, tally: PaceTally) ->
     floor = min(FLOOR_RATE, pace.ceiling)
     peak = min(max(floor, peak), pace.ceiling)
     starved = now if pace.starved_since is None and peak <= floor else pace.starved_since
-    known = peak if phase is Phase.FOLLOW else pace.known
+    measured = phase is Phase.FOLLOW and (pace.known is not None or pace.tally.admitted >= ENOUGH)
+    known = peak if measured else pace.known
     returning = pace.phase is phase is Phase.FOLLOW and now - pace.since < pace.unit
     cut = pace._replace(
         phase=phase,

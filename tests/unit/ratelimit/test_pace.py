@@ -235,6 +235,17 @@ def test_the_rate_that_is_shown_was_declared_or_measured_and_says_which():
     assert (life.pace.allowed, life.pace.source) == (life.pace.known, "measured")
 
 
+def test_a_first_rate_measured_by_few_calls_is_not_told_nor_kept():
+    life = Life(Pace())
+    for flow in (3, 2, 15):
+        assert (life.pace.allowed, life.pace.source) == (inf, "measuring")
+        life.step("flow", flow)
+        life.step("send", 0.0)
+        life.step("throttle", 0.0)
+    assert (life.pace.phase, life.pace.source) == (Phase.FOLLOW, "measured")
+    assert life.pace.allowed == life.pace.known
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=18) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
