@@ -172,7 +172,9 @@ def _repair_tail(fd: int, path: Path) -> int:
     torn = bytes(tail[tail.rfind(b"\n") + 1 :])
     if not torn:
         return size
-    head = torn.rstrip(b"\0")[: len(LINE_HEAD)]
+    # Zeros can begin in the middle of the head. A file that begins with them may be another program's.
+    begins, _, _ = torn.partition(b"\0")
+    head = (begins or torn.rstrip(b"\0"))[: len(LINE_HEAD)]
     hole = b"\0" in torn and head_if_ledger(path) is not None
     # Editors can leave blanks.
     if not (hole or torn.isspace() or LINE_HEAD.startswith(head)):

@@ -28,9 +28,9 @@ def test_lives_end_with_one_snapshot_a_row(case):
         seed += CASES
 
 
-@pytest.mark.parametrize("seed", [1005615, 2000106, 9004351, 20007323])
+@pytest.mark.parametrize("seed", [1005615, 2000106, 9004351, 20007323, 30004874])
 def test_lives_that_ended_badly_once_end_well(seed):
-    """What a failed fsync had dropped; a first line torn by zeros; a cut that was not synced; zeros twice."""
+    """What a failed fsync had dropped; zeros in a first line; an unsynced cut; zeros twice, and in a head."""
     live(scenario_of(seed))
 
 

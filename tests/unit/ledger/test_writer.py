@@ -179,7 +179,13 @@ def test_a_whole_record_that_lacks_only_its_newline_is_kept(path, index):
 
 
 @pytest.mark.parametrize(
-    "torn", [b"\0", b"\0" * 5000, RESULT_LINE[:40] + b"\0" * 100, RESULT_LINE[:-1] + b"\0"]
+    "torn",
+    [
+        b"\0",
+        b"\0" * 5000,
+        RESULT_LINE[:40] + b"\0" * 100,
+        RESULT_LINE[:-1] + b"\0",
+    ],
 )
 def test_the_zeros_of_a_power_cut_are_cut_off(path, torn):
     with Ledger(written(path, RUN_LINE + torn)) as ledger:
@@ -209,6 +215,12 @@ def test_a_first_line_that_zeros_tore_is_to_be_removed(path, end):
     read = reader.history_of if end else writer.repair_last_line
     with pytest.raises(LedgerError, match="nothing was sent: remove it, then run the same command"):
         read(path)
+
+
+def test_a_first_line_with_zeros_in_the_middle_of_its_head_is_cut_off(path):
+    path.write_bytes(RUN_LINE[:8] + b"\0" * 50 + RUN_LINE[58:-1])
+    Ledger(path).__exit__(None, None, None)
+    assert path.read_bytes() == b""
 
 
 def test_a_ledger_whose_first_run_line_became_zeros_goes_on(path):
