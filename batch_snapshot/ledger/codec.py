@@ -143,7 +143,7 @@ def decode(raw: bytes, *, whole: bool = False) -> Record | None:
     try:
         fields = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise DamagedError(f"not JSON ({error})") from None
+        raise DamagedError(f"not JSON ({error.msg})") from None
     if not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
         raise DamagedError("not an object with a type")
     decoder = _DECODERS.get(fields["type"])
