@@ -226,7 +226,9 @@ def unknown_key(key: str, line: int, known: Collection[str], where: str, report:
             line, f"credentials don't belong in a manifest ({key}): name a profile or a role_arn in accounts"
         )
     else:
-        report(line, f"unknown key {quoted(key)} in {where}: {suggestion(key, known)}")
+        of_rows = where == "a manifest" and key in keys.names(keys.CONTEXT)
+        way = "write it under defaults" if of_rows else suggestion(key, known)
+        report(line, f"unknown key {quoted(key)} in {where}: {way}")
 
 
 def as_text(node: Node, what: str, report: Report, if_absent: str | None = None) -> Scalar | None:
