@@ -299,8 +299,8 @@ def test_a_mistake_is_named_with_its_line_and_the_fix(write, text, line, part):
         (f"version: 1\nname: n\ndefaults: {{catalog: AWS, account: x}}\n{PAIRS}", "m.yaml:3: account"),
         (f"version: 1\nname: n\ndefaults: {{catalog: AWS, resource: O1}}\n{PAIRS}", "m.yaml:3: unknown key"),
         (
-            f"version: 1\nname: n\ncatalog: AWS\n{PAIRS}",
-            'unknown key "catalog" in a manifest: write it under defaults',
+            f"{HEAD}account: x\n{PAIRS}",
+            'm.yaml:4: unknown key "account" in a manifest: write it under defaults',
         ),
         ((HEAD + PAIRS).encode("utf-16-le"), "m.yaml:1: not readable"),
         ((HEAD + "# \xe9\n" + PAIRS).encode("latin-1"), "m.yaml:4: not readable"),
