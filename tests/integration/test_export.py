@@ -394,7 +394,7 @@ async def test_ledgers_are_compared_by_exports_that_are_fetched_once(place):
         (["--payload", "a.ndjson", "a.ndjson", "--html", "folder"], "is a folder"),
         (["--payload", "a.ndjson", "a.ndjson", "--html", "none/b.html"], "none/b.html: cannot be written"),
         (["--payload", "a.ndjson", "a.ndjson", "--fields", ","], "--fields: name at least one field"),
-        (["--payload", "a.ndjson", "none.ndjson"], "none.ndjson: cannot be read"),
+        (["--payload", "a.ndjson", "none.ndjson"], "none.ndjson: there is no such file"),
     ],
 )
 async def test_bad_use_of_diff_is_one_clear_line(place, given, says):
