@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Collection, Mapping
+from glob import escape
 from pathlib import Path
 
 from batch_snapshot.files import nearest, open_regular, special_kind
@@ -80,7 +81,7 @@ def read_problem(path: Path, what: str) -> str | None:
     try:
         open_regular(path).close()
     except FileNotFoundError:
-        near = nearest(path, "*.y*ml" if path.suffix in YAML_ENDINGS else f"*{path.suffix}")
+        near = nearest(path, "*.y*ml" if path.suffix in YAML_ENDINGS else f"*{escape(path.suffix)}")
         return f"{what} does not exist: {f'did you mean {display(near)}?' if near else 'check the path'}"
     except PermissionError as error:
         return f"{what} cannot be read ({error.strerror}): fix its permissions"
