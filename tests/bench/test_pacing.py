@@ -48,7 +48,7 @@ TOGETHER = [name for name, scenario in SCENARIOS.items() if len(scenario.rows) >
 
 
 @pytest.mark.parametrize("name", TOGETHER)
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", range(8))
 def test_two_clients_of_one_limit_both_progress(name, seed):
     scenario = SCENARIOS[name]
     least = 0.3 if scenario.shared else 0.2
@@ -56,7 +56,7 @@ def test_two_clients_of_one_limit_both_progress(name, seed):
 
 
 @pytest.mark.parametrize("other", [name for name in CONTROLLERS if name != "ours"])
-@pytest.mark.parametrize("name", ["20/s burst 20", "1/s burst 1"])
+@pytest.mark.parametrize("name", list(SCENARIOS)[:3])
 def test_no_other_controller_is_both_faster_and_throttled_less(name, other):
     for seed in SEEDS:
         ours, theirs = (played(name, seed, who) for who in ("ours", other))
@@ -98,7 +98,7 @@ def test_no_client_can_be_done_before_the_server_has_admitted_its_calls():
 
 
 def test_a_client_that_knows_the_limit_scores_better_than_any_pace():
-    services = [draw(seed) for seed in range(100, 108)]
+    services = [draw(seed) for seed in range(100, 115)]
     informed = score([play_random(each) for each in services])
     assert 1.0 <= informed.mean <= 1.06
     assert informed.worst <= 1.3
@@ -107,7 +107,7 @@ def test_a_client_that_knows_the_limit_scores_better_than_any_pace():
 
 def test_random_services_are_used_better_than_by_a_usual_controller():
     """A part of the score of `python -m tests.bench.pacing --random 300`."""
-    services = [draw(seed) for seed in range(100, 108)]
+    services = [draw(seed) for seed in range(100, 115)]
     ours, aimd = (score([play_random(each, make) for each in services]) for make in (Ours, Aimd))
     assert ours.mean <= 1.6
     assert ours.throttled <= 0.08
