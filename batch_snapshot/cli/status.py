@@ -1,6 +1,7 @@
 """`status`: what became of the rows of a ledger; check, watch and repair it."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,14 +81,13 @@ def _repair(ledger: Path) -> dict[str, Any]:
     done = repair(ledger, utc_now())
     since = timestamp(done.unrecorded_since) if done.unrecorded_since else None
     if terminal.current_reporter().form == "json":
-        numbers = {"kept": done.kept, "dropped": done.dropped, "added": done.added, "in_doubt": done.doubtful}
         original = str(done.original) if done.original else None
-        return {"repair": {**numbers, "unrecorded_since": since, "original": original}}
+        return {"repair": {**asdict(done), "unrecorded_since": since, "original": original}}
     if done.original is None:
         click.echo(f"{ledger}: is whole ({plural(done.kept, 'line')}): there is nothing to repair")
         return {}
     counts = f"{plural(done.kept, 'line')} kept, {done.dropped:,} dropped, {done.added:,} added"
-    click.echo(f"{ledger}: repaired: {counts}, {plural(done.doubtful, 'row')} put in doubt")
+    click.echo(f"{ledger}: repaired: {counts}, {plural(done.in_doubt, 'row')} in doubt")
     if since:
         what = "the lost lines may have named rows that no other line names"
         how = f"run and retry look for a snapshot since {since} before they send such a row"

@@ -116,7 +116,8 @@ class Repaired:
     #: Damaged or repeated lines that are left out.
     dropped: int = 0
     added: int = 0
-    doubtful: int = 0
+    #: Rows that are in doubt in the repaired ledger. Whether the damage or a crash made them so is not known.
+    in_doubt: int = 0
     #: When lost lines can first have named rows that no other line names; None: they cannot.
     unrecorded_since: datetime | None = None
     #: The ledger as it was; None: nothing was changed.
@@ -134,8 +135,8 @@ def repair(path: Path, now: datetime) -> Repaired:
         raise InputError(f"{path}: is no file; name a ledger that a run has written")
     path = path.resolve()
     with locks.hold(paths.ledger_lock(path), what=str(path), since=timestamp(now)):
-        if _is_whole(path):
-            return Repaired(kept=sum(1 for _ in reader.lines(path)))
+        if whole := _whole_history(path):
+            return Repaired(kept=sum(1 for _ in reader.lines(path)), in_doubt=whole.counts()[Status.IN_DOUBT])
         try:
             with files.atomic_write(path, 0o600) as file:
                 done = _rewrite(path, file, now)
@@ -146,10 +147,11 @@ def repair(path: Path, now: datetime) -> Repaired:
         return done
 
 
-def _is_whole(path: Path) -> bool:
+def _whole_history(path: Path) -> History | None:
     with suppress(LedgerError):
-        return reader.whole_history_of(path).first is not None
-    return False
+        history = reader.whole_history_of(path)
+        return history if history.first else None
+    return None
 
 
 def _rewrite(path: Path, file: IO[bytes], now: datetime) -> Repaired:
@@ -246,7 +248,7 @@ class _Rebuild:
     def close(self, now: datetime) -> None:
         """Close the last invocation if it has no end, or if lines were lost after its end."""
         self._close(now)
-        self.done.doubtful = len(self._doubted & self._in_doubt())
+        self.done.in_doubt = len(self._in_doubt())
 
     def _close(self, now: datetime) -> None:
         history = self._history
