@@ -7,6 +7,7 @@ object each, on a line. A command is in the ledger before it takes effect.
 import errno
 import json
 import os
+import shlex
 import socket
 import stat
 import struct
@@ -224,8 +225,9 @@ def send(ledger: Path, state_dir: Path | None, command: Command) -> str:
             why = "no run is writing it, so there is nothing to control; run or retry it first"
         raise InputError(f"{ledger}: {why}") from None
     except (OSError, ValueError) as error:
+        word = shlex.quote(str(ledger))
         why = (isinstance(error, OSError) and error.strerror) or "the run ended, or does not answer"
-        raise InputError(f"{ledger}: {why}; look at it with: batch-snapshot status {ledger}") from None
+        raise InputError(f"{ledger}: {why}; look at it with: batch-snapshot status {word}") from None
     if "done" not in answer:
         raise InputError(f"{ledger}: {answer.get('refused')}")
     return str(answer["done"])

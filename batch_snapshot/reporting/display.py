@@ -25,9 +25,6 @@ OTHER_LINES = 12
 #: From this many columns on, the lines of accounts have all columns.
 WIDE = 100
 
-#: What a paused run shows.
-PAUSED = "paused: `batch-snapshot control LEDGER resume` continues it"
-
 Piece = tuple[str, str]
 #: Words with their styles that belong together.
 Pieces = list[Piece]
@@ -114,17 +111,19 @@ class Frame:
     parts: Sequence[DisplayPart] = ()
     #: What a run that is stopping waits for.
     stopping: str | None = None
-    #: Whether it begins no call until `control` resumes it.
-    paused: bool = False
+    #: The command that resumes a paused run; None: it is not paused.
+    resume: str | None = None
     #: Rows that failed or are in doubt.
     failures: Mapping[FailureGroup, int] = field(default_factory=dict)
     #: The row that failed last, and why.
     last_error: str | None = None
 
     @property
-    def notice(self) -> str | None:
-        """Why no further call begins, instead of the time that is left."""
-        return self.stopping or (PAUSED if self.paused else None)
+    def notice(self) -> list[str]:
+        """Why no further call begins, and the command that changes this; instead of the time that is left."""
+        if self.stopping or not self.resume:
+            return [self.stopping] if self.stopping else []
+        return ["paused; this continues it:", escaped(self.resume)]
 
     @property
     def done(self) -> int:
@@ -174,7 +173,7 @@ def line(frame: Frame) -> str:
     if stopped := sum(part.stopped is not None for part in frame.parts):
         parts.append(f"{stopped} of {len(frame.parts)} accounts stopped" if many else "stopped")
     if frame.notice:
-        parts.append(frame.notice)
+        parts += frame.notice
     elif frame.left is not None and isfinite(frame.left):
         parts.append(f"{duration(frame.left)} left")
     return "  ".join(parts)
@@ -191,7 +190,7 @@ def as_json(frame: Frame) -> dict[str, Any]:
         "calls": frame.calls,
         "throttled_calls": frame.throttled,
         "stopping": frame.stopping,
-        "paused": frame.paused,
+        "paused": frame.resume is not None,
         "failures": [as_group(*each) for each in largest_first(frame.failures)],
         "last_error": frame.last_error,
         "accounts": {
@@ -222,19 +221,22 @@ def block(frame: Frame, width: int, height: int = 25, *, ascii_only: bool = Fals
     share = f" ({frame.throttled / frame.calls:.1%})" if frame.throttled and frame.calls else ""
     throttled = f"{frame.throttled:,} of {plural(frame.calls, 'call')} throttled{share}"
     traffic = [(_speed_of(frame), "cyan"), (throttled, "")]
+    command: Pieces = [(words, "bold") for words in frame.notice[1:]]
     quota: Pieces = [(_used(window), "") for window in alone.windows] if alone else []
     lines = [
         _head(frame, width, ascii_only=ascii_only),
-        *_flow([_states(frame), traffic, _times(frame), quota], width),
+        *_flow([_states(frame), traffic, _times(frame), command, quota], width),
         *_failures(frame, width),
     ]
     if alone:
         lines += _flow([[(words, "yellow")] for words in [_status(alone)] if words], width)
     elif frame.parts:
         lines += _accounts(frame.parts, width, max(SHOWN_ACCOUNTS, height - OTHER_LINES))
-    shown = [Text.assemble(*pieces, no_wrap=True, end="") for pieces in lines[: height - 1]]
+    room = max(1, height - 1 - sum(len(words) // width for words, _ in command))
+    shown = [Text.assemble(*pieces, no_wrap=True, end="") for pieces in lines[:room]]
     for text in shown:
-        text.truncate(width, overflow="crop" if ascii_only else "ellipsis")
+        if text.plain.strip() not in frame.notice[1:]:  # a command is never cut: the terminal wraps it
+            text.truncate(width, overflow="crop" if ascii_only else "ellipsis")
     return shown
 
 
@@ -278,7 +280,7 @@ def _states(frame: Frame) -> Pieces:
 def _times(frame: Frame) -> Pieces:
     elapsed = (f"{duration(frame.elapsed)} elapsed", "")
     if frame.notice:
-        return [elapsed, (frame.notice, "bold yellow")]
+        return [elapsed, (frame.notice[0], "bold yellow")]
     if frame.left is None:
         left = "the time left is not known yet"
     elif isinf(frame.left):

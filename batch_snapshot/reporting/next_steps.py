@@ -42,6 +42,11 @@ def report_command(ledger: str) -> str:
     return f"batch-snapshot report {_argument(ledger)} --html {shlex.quote(page)}"
 
 
+def resume_command(ledger: str) -> str:
+    """The command line that continues a paused run."""
+    return f"batch-snapshot control {_argument(ledger)} resume"
+
+
 def flags_of(settings: Mapping[str, Any], *names: str) -> str:
     """Flags made of a run line's settings, each after a blank."""
     given = {name: value for name in names if (value := settings.get(name))}

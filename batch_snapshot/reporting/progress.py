@@ -18,6 +18,7 @@ from batch_snapshot.errors import StorageError
 from batch_snapshot.models import Outcome
 from batch_snapshot.ratelimit import forecast
 from batch_snapshot.reporting.display import DisplayPart, Frame, ShownFailure, Waiting, WindowUse, window_uses
+from batch_snapshot.reporting.next_steps import resume_command
 from batch_snapshot.reporting.stats import RunStats
 from batch_snapshot.text import plural
 
@@ -159,7 +160,7 @@ class ProgressMeter:
             throttled=sum(each.throttled for each in traffic),
             parts=[self._part(account, rates[name]) for name, account in view.accounts.items()],
             stopping=stopping,
-            paused=state.paused,
+            resume=resume_command(str(view.ledger)) if state.paused else None,
             failures=+view.stats.rows.failures,
             last_error=view.stats.last_error,
         )

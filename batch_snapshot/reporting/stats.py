@@ -16,7 +16,7 @@ from batch_snapshot.ledger.records import Control, End, Header, Intent, Line, Re
 from batch_snapshot.models import ErrorKind, Outcome, Row, Skip, Status
 from batch_snapshot.redaction import redacted
 from batch_snapshot.reporting.entries import parse_count, parse_time
-from batch_snapshot.reporting.next_steps import run_command
+from batch_snapshot.reporting.next_steps import resume_command, run_command
 from batch_snapshot.reporting.summary import AccountSummary, Counts, Example, Summary, ThisRun, count
 from batch_snapshot.text import plural
 
@@ -309,6 +309,9 @@ class LedgerStats:
         }
         number = plural(self.history.in_flight, "row")
         named = f"{number} {'is' if number == '1 row' else 'are'} about to be sent or wait for an answer"
+        again = run_command(header.manifest, *where) if header.manifest else None
+        if running and not end:
+            again = resume_command(ledger) if self.paused else None
         return Summary(
             counts=self.counts,
             failures=+self.rows.failures,
@@ -318,7 +321,7 @@ class LedgerStats:
             elapsed_s=elapsed_s,
             accounts=accounts,
             reasons=[*(["paused by `control`"] if self.paused else []), named] if running else (),
-            run_again=run_command(header.manifest, *where) if header.manifest else None,
+            run_again=again,
             settings=header.settings,
         )
 

@@ -19,6 +19,7 @@ from batch_snapshot.ledger.records import Header, Result, named_rows
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.reporting.display import DisplayPart, Frame, window_uses
 from batch_snapshot.reporting.entries import CRASH_MESSAGE
+from batch_snapshot.reporting.next_steps import resume_command
 from batch_snapshot.reporting.stats import EXAMPLES, LedgerStats
 from batch_snapshot.reporting.summary import Example, Summary, count_named
 
@@ -93,7 +94,7 @@ class LedgerWatch:
             left=left if last.command == "run" else None,
             calls=last.calls.total(),
             throttled=last.throttled.total(),
-            paused=stats.paused,
+            resume=resume_command(str(self._path)) if stats.paused else None,
             failures=+stats.rows.failures,
             last_error=stats.last_error,
             parts=[

@@ -136,7 +136,7 @@ class Summary:
     vanished: int = 0
     vanished_rows: Sequence[str] = ()
     warnings: Sequence[str] = ()
-    #: The command that sends the rows that are left; None: it is not known.
+    #: The command that sends the rows that are left, or resumes a paused run; None: it is not known.
     run_again: str | None = None
     #: The command for today's ledger, if this one is of another day and finished.
     todays_command: str | None = None
@@ -161,19 +161,16 @@ class Summary:
 
     @property
     def next_steps(self) -> list[str]:
-        """The commands that continue; none while a run is active."""
+        """The commands that continue; of an active run only one that resumes it."""
         run = self.run_again if self.counts.unattempted else None
         # `run` settles rows in doubt too.
         curable = any(
             run is None if group.status is Status.IN_DOUBT else group.kind in CURABLE
             for group in self.failures
         )
-        steps = [
-            self.todays_command,
-            run,
-            retry_command(self.ledger, self.settings) if curable else None,
-        ]
-        return [] if self.outcome == "running" else [step for step in steps if step]
+        retry = retry_command(self.ledger, self.settings) if curable else None
+        steps = [run] if self.outcome == "running" else [self.todays_command, run, retry]
+        return [step for step in steps if step]
 
     @property
     def calls(self) -> int:

@@ -64,6 +64,7 @@ async def test_run_is_paused_resumed_sped_up_and_drained_and_the_same_command_co
             watching = await place.call("status", place.ledger, "--format", "json")
             assert watching.json["outcome"] == "running"
             assert "paused by `control`" in watching.stdout
+            assert watching.json["next_steps"] == [f"batch-snapshot control {place.ledger} resume"]
             locked = await place.call(*run)
             assert locked.code == 5, "a paused run keeps its locks"
             assert settled(place) == before
@@ -77,7 +78,7 @@ async def test_run_is_paused_resumed_sped_up_and_drained_and_the_same_command_co
             assert (await place.call("control", place.ledger, "drain")).code == 0
             ended = await child.finished()
         assert ended.code == 4
-        assert "paused: `batch-snapshot control LEDGER resume` continues it" in ended.stderr
+        assert ":  batch-snapshot control ledgers/trial.ndjson resume\n" in ended.stderr
         assert "drained by `control`" in ended.stdout
         assert sockets(place) == []
         lines = of_type(place.ledger, "control")

@@ -58,12 +58,23 @@ def test_percentage_is_100_only_after_the_last_row():
 
 
 def test_a_paused_run_says_so_instead_of_the_time_left():
-    paused = replace(FRAME, paused=True)
+    command = "batch-snapshot control ledgers/nightly.ndjson resume"
+    paused = replace(FRAME, resume=command)
     for text in (display.line(paused), "\n".join(drawn(paused, 80))):
-        assert "paused: `batch-snapshot control LEDGER resume` continues it" in text
-        assert "left" not in text.split("elapsed")[-1].split("paused")[-1]
+        assert "paused; this continues it:" in text
+        assert "left" not in text
+    assert display.line(paused).endswith(f":  {command}")
     assert display.as_json(paused)["paused"] is True
     assert "waiting for 3 calls" in display.line(replace(paused, stopping="waiting for 3 calls"))
+    assert f"  {command}" in drawn(paused, 80)
+
+
+@pytest.mark.parametrize("height", [4, 25])
+def test_the_command_that_resumes_a_paused_run_is_never_cut(height):
+    command = f"batch-snapshot control {'/very-long' * 30} resume"
+    lines = drawn(replace(FRAME, resume=command), 80, height=height)
+    assert (f"  {command}" in lines) is (height == 25)
+    assert sum(-(-len(line) // 80) for line in lines) < max(height, 2)
 
 
 @pytest.mark.parametrize("left", [inf, None])
