@@ -1,6 +1,7 @@
 """The live page in a real browser: of a run with --serve, of `watch`, over the run's end and a restart."""
 
 import asyncio
+import re
 import signal
 import socket
 from contextlib import asynccontextmanager
@@ -10,7 +11,8 @@ import pytest
 from aiohttp import ClientSession
 from playwright.async_api import async_playwright, expect
 
-from batch_snapshot import cli
+from batch_snapshot import cli, paths
+from batch_snapshot.ledger import locks
 from batch_snapshot.models import Status
 from tests.support import browser
 from tests.support.ledgers import LedgerBuilder, row
@@ -77,7 +79,8 @@ async def test_page_of_a_run_is_live_and_survives_its_end_and_restart(tmp_path, 
         await expect(page.locator(".outcome")).to_have_text("deferred", timeout=PATIENCE)
         await expect(page).to_have_title("trial: deferred, 50 of 60 rows succeeded")
         await expect(page.locator("#windows")).to_contain_text("opens")
-        await expect(page.locator("#live")).to_contain_text("continues when it is back", timeout=PATIENCE)
+        told = re.compile(r"^The run has ended: deferred at 20\S+ \S+ UTC\. .* continues when it is back\.$")
+        await expect(page.locator("#live")).to_have_text(told, timeout=PATIENCE)
         assert await page.locator("#throughput-table[open]").count() == 1, "what was opened stays open"
         paper = await page.pdf(print_background=True)
         assert paper.startswith(b"%PDF-")
@@ -174,7 +177,8 @@ async def test_buttons_steer_the_run_and_show_what_it_answers(tmp_path, address)
         await press("Drain", "draining: no further row is sent")
         assert (await child.finished()).code == 4
         await expect(page.locator(".outcome")).to_have_text("deferred", timeout=PATIENCE)
-        await press("Pause", "The server does not answer")
+        for button in await page.locator("#control button").all():
+            await expect(button).to_be_disabled(timeout=PATIENCE)
     told = of_type(place.folder / "trial.simulated.ndjson", "control")
     assert [(each["action"], each.get("value"), each.get("account")) for each in told] == [
         ("pause", None, None),
@@ -187,17 +191,31 @@ async def test_buttons_steer_the_run_and_show_what_it_answers(tmp_path, address)
 
 
 @pytest.mark.asyncio
-async def test_buttons_say_where_no_run_takes_their_command(tmp_path, address):
+async def test_page_says_that_the_run_has_ended_and_follows_one_that_continues(tmp_path, address):
     place = Place(tmp_path)
     place.env["BATCH_SNAPSHOT_SERVE_TOKEN"] = "of-the-test"
-    LedgerBuilder(1).begin().result(row(1)).end().write(tmp_path / "l.ndjson")
+    path = tmp_path / "l.ndjson"
+    ledger = LedgerBuilder(2).begin().result(row(1))
+    ledger.write(path)
     watch = ["watch", "l.ndjson", "--serve", address, "--control"]
     async with open_browser() as seen, place.started(*watch) as child:
         await answers(address)
         await seen.page.goto(f"http://{address}/?token=of-the-test")
-        await seen.page.get_by_role("button", name="Resume").click()
-        says = seen.page.locator("#answer.failed")
-        await expect(says).to_contain_text("no run is writing it, so there is nothing to control")
+        says, resume = seen.page.locator("#live"), seen.page.get_by_role("button", name="Resume")
+        await expect(says).to_have_text(
+            "The run has ended: crashed, last line at 2026-03-01 12:00:01 UTC.", timeout=PATIENCE
+        )
+        await expect(resume).to_be_disabled()
+        with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):
+            ledger.begin(at=60).result(row(2), at=61).write(path)
+            await expect(says).to_have_text("Live", timeout=PATIENCE)
+            await resume.click()
+            answer = seen.page.locator("#answer.failed")
+            await expect(answer).to_contain_text("the run that writes it takes no commands")
+            ledger.end(at=62).write(path)
+        await expect(says).to_have_text(
+            "The run has ended: completed at 2026-03-01 12:01:02 UTC.", timeout=PATIENCE
+        )
         child.signal(signal.SIGINT)
         assert f"http://{address}/?token=of-the-test" in (await child.finished()).stdout
 

@@ -1,6 +1,13 @@
 "use strict";
 (() => {
   const state = document.getElementById("live");
+  const control = document.getElementById("control");
+  const tell = (server) => {
+    const over = document.querySelector("[data-over]")?.dataset.over;
+    const text = [over, server].filter(Boolean).join(" ") || "Live";
+    if (state.textContent !== text) state.textContent = text;
+    for (const button of control?.querySelectorAll("button") ?? []) button.disabled = Boolean(over);
+  };
   // What a person has opened, scrolled and typed stays as it is.
   const swap = (name, html) => {
     const part = document.getElementById(`part-${name}`);
@@ -22,24 +29,23 @@
     const { title, parts } = JSON.parse(event.data);
     document.title = title;
     for (const [name, html] of Object.entries(parts)) swap(name, html);
+    tell();
   };
   const connect = () => {
     const events = new EventSource(document.querySelector("main").dataset.events);
     let ended = false;
-    events.onopen = () => { ended = false; state.textContent = "Live"; state.className = "live"; };
+    events.onopen = () => { ended = false; tell(); };
     events.addEventListener("parts", show);
     events.addEventListener("end", () => { ended = true; });
     events.onerror = () => {
-      state.textContent = ended
+      tell(ended
         ? "The server has ended: this is its last state. The page continues when it is back."
-        : "The connection is lost; trying again …";
-      state.className = "";
+        : "The connection is lost; trying again …");
       if (events.readyState === EventSource.CLOSED) setTimeout(connect, 2000);
     };
   };
   connect();
 
-  const control = document.getElementById("control");
   const answer = document.getElementById("answer");
   const send = async (event) => {
     event.preventDefault();
