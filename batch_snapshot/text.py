@@ -1,6 +1,7 @@
 """Text that people see or programs exchange: sanitised, shortened, with units. Pure."""
 
 import re
+import textwrap
 from datetime import UTC, datetime, timedelta
 
 #: Characters of a word (a path, a name) and of a line that a message shows whole.
@@ -11,6 +12,9 @@ LONGEST_IN_COMMAND = 4_200
 
 #: A line that holds this holds a command to run next.
 COMMAND = "batch-snapshot "
+
+#: What stays in one piece on a terminal: commands, what is in quotes, and the path that a line is about.
+_UNBROKEN = ("`[^`]*`", rf"(?<!Usage: ){COMMAND}.*", r"(?<!\S)'[^']*'", "^(ledger  .*|[^:;]*/[^:;]*:)")
 
 #: Seconds of each unit of time.
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -70,6 +74,29 @@ def line(text: str) -> str:
 def lines(text: str) -> str:
     """`line` for text of several lines."""
     return "\n".join(map(line, text.split("\n")))
+
+
+def wrapped(text: str, width: int, begin: str = "") -> str:
+    """The text with `begin` before each line, broken between words; a long path and a command stay whole."""
+
+    def wrap(line: str) -> str:
+        if len(begin + line) <= width:
+            return begin + line
+        indent = " " * (len(line) - len(line.lstrip()) + 2)
+        kept = line
+        for pattern in _UNBROKEN:
+            kept = re.sub(pattern, lambda found: found[0].replace(" ", "\0"), kept)
+        broken = textwrap.fill(
+            kept,
+            width,
+            initial_indent=begin,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        return broken.replace("\0", " ")
+
+    return "\n".join(map(wrap, text.split("\n")))
 
 
 # -- numbers, durations and times -----------------------------------------------------------------------

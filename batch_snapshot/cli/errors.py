@@ -37,8 +37,9 @@ def report(error: BaseException, arguments: Sequence[str], reporter: terminal.Re
         reporter.log_format = "json"
     if isinstance(error, OSError) and error.filename is None:  # a stream, not a path
         return terminal.stdout_failed(error, 1)
-    if isinstance(error, click.UsageError) and error.ctx is not None and reporter.log_format == "text":
-        terminal.write(f"{error.ctx.get_usage()} (see {error.ctx.command_path} --help)\n")
+    if isinstance(error, click.UsageError) and (ctx := error.ctx) and reporter.log_format == "text":
+        words = " ".join([ctx.command_path, *ctx.command.collect_usage_pieces(ctx)])
+        terminal.log(f"Usage: {words} (see {ctx.command_path} --help)", reporter=reporter)
     interrupted = isinstance(error, KeyboardInterrupt | click.Abort)
     kind, message, code = _interrupt(error, reporter) if interrupted else _described(error, arguments)
     word = "" if interrupted else "error"

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import click
-
 from batch_snapshot.cli import terminal
 from batch_snapshot.cli.command import command
 from batch_snapshot.cli.options import LEDGER, option
@@ -41,7 +39,7 @@ def report_command(ledger: Path, page: Path | None, folder: Path | None, manifes
     terminal.warn(material.notes)
     if page is not None:
         report.write_html(material, page, utc_now())
-        click.echo(terminal.shown(f"{page}: open it in a browser"))
+        terminal.say(f"{page}: open it in a browser")
     if folder is not None:
         for name, number in report.write_csv(material, folder).items():
-            click.echo(terminal.shown(f"{folder / name}.csv: {plural(number, 'row')}"))
+            terminal.say(f"{folder / name}.csv: {plural(number, 'row')}")

@@ -5,8 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from batch_snapshot import interrupts
 from batch_snapshot.cli import options, terminal
 from batch_snapshot.cli.command import command
@@ -60,7 +58,7 @@ def status_command(
     if check:
         rows = status.check_ledger(ledger)
         if terminal.current_reporter().form == "text":
-            click.echo(f"{terminal.shown(str(ledger))}: whole: {plural(rows, 'row')}, each in one state")
+            terminal.say(f"{ledger}: whole: {plural(rows, 'row')}, each in one state")
     watched = status.LedgerWatch(ledger)
     watched.refresh()
     if watch and watched.running:
@@ -84,15 +82,15 @@ def _repair(ledger: Path) -> dict[str, Any]:
         original = str(done.original) if done.original else None
         return {"repair": {**asdict(done), "unrecorded_since": since, "original": original}}
     if done.original is None:
-        click.echo(f"{ledger}: is whole ({plural(done.kept, 'line')}): there is nothing to repair")
+        terminal.say(f"{ledger}: is whole ({plural(done.kept, 'line')}): there is nothing to repair")
         return {}
     counts = f"{plural(done.kept, 'line')} kept, {done.dropped:,} dropped, {done.added:,} added"
-    click.echo(f"{ledger}: repaired: {counts}, {plural(done.in_doubt, 'row')} in doubt")
+    terminal.say(f"{ledger}: repaired: {counts}, {plural(done.in_doubt, 'row')} in doubt")
     if since:
         what = "the lost lines may have named rows that no other line names"
         how = f"run and retry look for a snapshot since {since} before they send such a row"
-        click.echo(f"  {what}: {how}")
-    click.echo(terminal.shown(f"  the ledger as it was: {done.original}"))
+        terminal.say(f"  {what}: {how}")
+    terminal.say(f"  the ledger as it was: {done.original}")
     return {}
 
 

@@ -5,10 +5,11 @@ The only module that prints.
 
 import json
 import os
+import re
 import select
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -17,7 +18,7 @@ import click
 
 from batch_snapshot import interrupts, redaction
 from batch_snapshot.clock import utc_now
-from batch_snapshot.text import lines, timestamp
+from batch_snapshot.text import lines, timestamp, wrapped
 
 if TYPE_CHECKING:
     from batch_snapshot.reporting.display import Frame
@@ -92,9 +93,10 @@ def log(
         write(json.dumps(redaction.redacted_all(record)) + "\n")
         return
     begin = f"{word}: " if word else ""
+    written = _fitted(text, sys.stderr, begin)
     if word and reporter.screen is None and not os.environ.get("NO_COLOR"):
-        begin = click.style(begin, fg=_COLOURS[word], bold=True)
-    written = "\n".join(f"{begin}{line}" for line in shown(text).split("\n"))
+        styled = click.style(begin, fg=_COLOURS[word], bold=True)
+        written = re.sub(f"^{begin}", lambda _: styled, written, flags=re.MULTILINE)
     if reporter.screen is not None:
         reporter.screen.print_above(written)
     else:
@@ -208,7 +210,7 @@ def print_result(as_json: Callable[..., dict[str, Any]], as_text: Callable[..., 
     if current_reporter().form == "json":
         print_json(as_json(*about))
     else:
-        click.echo(shown(as_text(*about)))
+        say(as_text(*about))
 
 
 def print_outcome(
@@ -232,6 +234,10 @@ def print_stream(write: Callable[[IO[str]], None]) -> int:
     return 0
 
 
+def say(text: str) -> None:
+    click.echo(_fitted(text, sys.stdout))
+
+
 def print_json(value: dict[str, Any]) -> None:
     current_reporter().printed = True
     click.echo(json.dumps(redaction.redacted_all(value), indent=2))
@@ -248,6 +254,14 @@ def stdout_failed(error: OSError, code: int) -> int:
 def _discard(stream: int) -> None:
     """Point a broken stream to the null device: Python flushes it once more at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+
+
+def _fitted(text: str, stream: IO[str] | None, begin: str = "") -> str:
+    """The text as `shown`, with `begin` before each line; its lines fit the terminal if the stream is one."""
+    width = 0
+    with suppress(OSError, ValueError):
+        width = os.get_terminal_size(stream.fileno()).columns if stream else 0
+    return wrapped(shown(text), width or sys.maxsize, begin)
 
 
 def shown(text: str) -> str:

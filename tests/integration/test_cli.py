@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -665,20 +666,24 @@ def test_head_1_closes_the_pipe_without_a_message(place):
 
 
 @asynccontextmanager
-async def terminal() -> AsyncIterator[tuple[int, int]]:
+async def terminal(columns: int = 0) -> AsyncIterator[tuple[int, int]]:
     """A pseudo-terminal: our end, and the one for a process."""
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(ours, (24, columns))
     try:
         yield ours, theirs
     finally:
         os.close(ours)
 
 
-async def on_terminal(place: Place, line: Sequence[str], typed: bytes) -> tuple[Finished, str]:
+async def on_terminal(
+    place: Place, line: Sequence[str], typed: bytes, columns: int = 0, *, stdout: bool = False
+) -> tuple[Finished, str]:
     """Run a command on a terminal into which somebody types; returns what was shown there too."""
-    async with terminal() as (ours, theirs):
+    async with terminal(columns) as (ours, theirs):
         os.write(ours, typed)
-        async with place.started(*line, stdin=theirs, stderr=theirs) as child:
+        streams: dict[str, Any] = {"stdin": theirs, "stderr": theirs} | ({"stdout": theirs} if stdout else {})
+        async with place.started(*line, **streams) as child:
             os.close(theirs)
 
             def watch() -> bytes:
@@ -717,6 +722,24 @@ async def test_catalog_aws_is_confirmed_on_a_terminal(place):
         assert "\r" in shown
         assert done.json["counts"]["succeeded"] == 3
         assert_exactly_once(simulator, place.ledger, rows)
+
+
+@pytest.mark.asyncio
+async def test_lines_on_a_terminal_break_between_words_and_never_in_a_path_or_command(place):
+    ledger = "a folder/with a name that is long enough to be broken somewhere/trial.ndjson"
+    place.manifest(pairs(40), accounts={"default": {"quota": {"per_day": 30}}})
+    done, shown = await on_terminal(
+        place, ["run", "trial.yaml", "--simulate", "--ledger", ledger], b"", 80, stdout=True
+    )
+    assert done.code == 4
+    command = f"batch-snapshot run trial.yaml --simulate --ledger '{ledger}'"
+    lines = shown.replace("\r", "").split("\n")
+    assert f"  {command}" in lines
+    assert "next" in lines
+    assert all(len(line) <= 80 or ledger[:20] in line for line in lines if "\x1b" not in line), lines
+    name = ledger.replace("trial", "trial.simulated")
+    _, shown = await on_terminal(place, ["run", "trial.yaml", "--ledger", name], b"", 80)
+    assert shown.replace("\r", "").split("\n")[0].endswith(f" \x1b[0m{name}:")
 
 
 @pytest.mark.asyncio

@@ -1,6 +1,8 @@
 """Text for people: printable, bounded, with units."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from batch_snapshot import text
 
@@ -19,6 +21,34 @@ def test_long_texts_keep_their_beginning_or_both_ends():
     assert text.truncated("abcdef", 5) == "abcd…"
     assert text.shortened("abcdefgh", 6) == "abcd…gh"
     assert text.without_control_characters("abcdef", 5) == "abcde…"
+
+
+@given(
+    st.lists(st.sampled_from(["it's", "a", "well-known", "--a-flag=of-some-length"])),
+    st.integers(8, 30),
+    st.sampled_from(["", "error: "]),
+)
+def test_lines_are_broken_between_words_only(words, width, begin):
+    line = " ".join(["x", *words, "with: batch-snapshot run 'a b' --yes"])
+    *broken, last, short = text.wrapped(f"{line}\nshort", width, begin).split("\n")
+    assert (last, short) == ("  batch-snapshot run 'a b' --yes", f"{begin}short")
+    assert " ".join([*broken, last]).split() == (begin + line).split()
+    assert all(len(one) <= width or " " not in one.removeprefix(begin).strip() for one in broken)
+    assert text.wrapped(line, 1000) == line
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        "'a quoted path'",
+        "`batch-snapshot ls`",
+        "a folder/with blanks.ndjson:",
+        "ledger  a folder/with blanks.ndjson",
+    ],
+)
+def test_what_may_be_copied_is_not_broken(whole):
+    assert whole in text.wrapped(f"{whole} is gone and it is not known where it is", 12)
+    assert text.wrapped("Usage: batch-snapshot run", 12) == "Usage:\n  batch-snapshot\n  run"
 
 
 @pytest.mark.parametrize(
