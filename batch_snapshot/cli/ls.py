@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batch_snapshot import files
 from batch_snapshot.cli import params, terminal
 from batch_snapshot.cli.command import command
 from batch_snapshot.cli.options import FORMAT
 from batch_snapshot.clock import utc_now
+from batch_snapshot.errors import InputError
 from batch_snapshot.text import UNITS, timestamp
 
 if TYPE_CHECKING:
@@ -25,12 +27,17 @@ _RIGHT = range(2, 7)
     "batch-snapshot ls",
     "batch-snapshot ls /srv/ledgers --format json | jq '.ledgers[] | select(.counts.failed > 0) | .ledger'",
 )
-@click.argument("folder", type=params.FOLDER, default=Path("ledgers"))
+@click.argument("folder", type=params.FOLDER, required=False)
 @FORMAT
-def ls_command(folder: Path) -> int:
+def ls_command(folder: Path | None) -> int:
     """List the ledgers in FOLDER (default: ledgers), the latest first."""
     from batch_snapshot.reporting.status import list_ledgers
 
+    if folder is not None and not folder.exists():
+        near = files.nearest(folder, "*/")
+        out = f"did you mean {near}?" if near else "name the folder of --ledger, or none for ledgers"
+        raise InputError(f"{folder}: there is no such folder; {out}")
+    folder = folder or Path("ledgers")
     if not folder.exists():
         terminal.warn([f"{folder}: there is no such folder yet; runs make it, or name another one"])
     ledgers = list_ledgers(folder) if folder.exists() else []

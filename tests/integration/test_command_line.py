@@ -378,6 +378,10 @@ def test_limit_of_a_plan_and_of_a_retry(place, call):
 def test_ls_shows_outcome_counts_and_age_of_each_ledger(place, call):
     assert call("ls")[2].startswith("warning: ledgers: there is no such folder yet")
     (place / "ledgers").mkdir()
+    for named, out in (("ledger", "did you mean ledgers?"), ("/no/such", "name the folder of --ledger")):
+        code, _, err = call("ls", named)
+        assert code == 2
+        assert err.startswith(f"error: {named}: there is no such folder; {out}")
     done, failed = row(1), row(2)
     LedgerBuilder(2, name="night").begin().intend(done, failed).result(done).result(
         failed, Status.FAILED
