@@ -75,10 +75,8 @@ def _print_json(error: BaseException, kind: str, message: str, code: int) -> Non
 
 
 def _described(error: BaseException, arguments: Sequence[str]) -> tuple[str, str, int]:
-    if isinstance(error, click.NoSuchOption) and error.possibilities:
-        # An option that begins with the given word is meant, not one that looks like it.
-        begin = [one for one in error.possibilities if one.startswith(error.option_name)]
-        error = click.NoSuchOption(error.option_name, possibilities=begin or error.possibilities)
+    if isinstance(error, click.NoSuchOption) and error.ctx:
+        error = click.UsageError(error.message + _meant(error, error.ctx.command.params))
     if isinstance(error, click.ClickException):
         group = error.ctx.command if isinstance(error, click.NoSuchCommand) and error.ctx else None
         known = f" There are: {', '.join(group.commands)}" if isinstance(group, click.Group) else ""
@@ -94,6 +92,20 @@ def _described(error: BaseException, arguments: Sequence[str]) -> tuple[str, str
         what = f"the installed AWS libraries are not supported ({error})"
         return "input", text.line(f"{what}; install the versions in requirements.lock"), 2
     return _unforeseen(error, arguments)
+
+
+def _meant(error: click.NoSuchOption, params: Sequence[click.Parameter]) -> str:
+    """Options that begin with the given word, or else that take such a value, or else that look like it."""
+    begin = [flag for one in params for flag in one.opts if flag.startswith(error.option_name)]
+    values = {one.opts[0]: one.metavar or one.opts[0].upper() for one in params}
+    value = error.option_name.strip("-").upper()
+    takes = [
+        f"{flag}={metavar.strip('[=]')}" if flag.startswith("-") else metavar
+        for flag, metavar in values.items()
+        if value in re.findall("[A-Z]+", metavar)
+    ]
+    meant = begin or takes or error.possibilities or []
+    return f" Did you mean {' or '.join(map(repr, meant[:3]))}?" if meant else ""
 
 
 def _unwrapped(error: BaseException) -> BaseException:

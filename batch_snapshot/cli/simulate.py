@@ -99,7 +99,8 @@ def simulate_command(host: str, port: int | None, **given: Any) -> None:
         raise InputError(f"simulate: {error}") from None
     except OSError as error:
         raise InputError(
-            f"simulate: cannot serve ({error.strerror or error}); choose another --port"
+            f"simulate: cannot serve ({error.strerror or error}); leave out --port for any free one, or name "
+            "another --host"
         ) from None
 
 

@@ -6,6 +6,7 @@ commands to a run, and then it is on loopback, has a token, and takes them from 
 """
 
 import asyncio
+import errno
 import hmac
 import platform
 import socket
@@ -71,10 +72,11 @@ class Address(NamedTuple):
         try:
             return socket.create_server(self, family=family)
         except OSError as error:
-            why = error.strerror or str(error)
-            raise InputError(
-                f"--serve {self.host}:{self.port}: cannot listen there ({why}); name another address or port"
-            ) from None
+            why = (error.strerror or str(error)).partition(" (while")[0]
+            out = "name an address of this machine, such as 127.0.0.1"
+            if error.errno in {errno.EADDRINUSE, errno.EACCES}:
+                out = f"--serve={self.host}:0 takes any free port"
+            raise InputError(f"--serve {self.host}:{self.port}: cannot listen there ({why}); {out}") from None
 
 
 def url(listening: socket.socket, token: str) -> str:

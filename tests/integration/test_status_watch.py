@@ -330,6 +330,8 @@ def test_completion_in_a_real_bash(tmp_path):
         (["run", "x.yaml", "--simulat"], "'--simulate'"),
         (["run", "x.yaml", "--sim"], "'--simulate'"),
         (["report", "l.ndjson", "--htm", "x"], "'--html'"),
+        (["retry", "--ledger", "l.ndjson"], "'LEDGER'"),
+        (["watch", "l.ndjson", "--port", "8081"], "'--serve=HOST:PORT'"),
     ],
 )
 def test_typo_in_a_command_or_flag_gets_a_suggestion(capsys, arguments, meant):
