@@ -94,7 +94,8 @@ def _load(db: Connection, table: str, path: Path) -> int:
     for line in reader.lines(path):
         record = line.record
         if isinstance(record, Result):
-            db.execute(insert, (*record.row, record.status, record.revision, record.code))
+            code = record.error.code if record.error else None
+            db.execute(insert, (*record.row, record.status, record.revision, code))
         elif isinstance(record, Skipped):
             db.executemany(insert, [(*row, record.reason, None, None) for row in record.rows])
     (rows,) = db.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - constants of this module

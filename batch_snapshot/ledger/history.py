@@ -112,26 +112,26 @@ class History:
 
     def _intend(self, intent: Intent, offset: int) -> None:
         sent = min(intent.at, self.unrecorded_since or intent.at)
-        for token, row, generation in intent.rows:
-            self._pending[row] = RowState(
+        for one in intent.rows:
+            self._pending[one.row] = RowState(
                 Status.IN_DOUBT,
-                token,
-                generation,
+                one.client_token,
+                one.generation,
                 ambiguous=True,
                 first_sent_at=sent,
                 kind=ErrorKind.TRANSIENT,
                 code=CRASHED,
                 offset=offset,
-                clock_skew=intent.clock_skew,
+                clock_skew=intent.clock_skew_s,
             )
             if intent.signer:
-                self.signers[row.account] = intent.signer
+                self.signers[one.account] = intent.signer
 
     def _check(self, record: Intent | Result | Skipped | End) -> None:
         if self.end is not None:
             raise DamagedError("follows an end line, but does not open an invocation")
         if isinstance(record, Intent):
-            for _, row, _ in record.rows:
+            for row in named_rows(record):
                 if self.is_named(row):
                     raise DamagedError(f"names {_name(row)} a second time in one invocation")
         elif isinstance(record, Result):
@@ -168,8 +168,9 @@ class History:
         return known | skipped
 
     def _settle(self, result: Result, offset: int) -> None:
-        key = result.row.key
-        self._pending.pop(result.row, None)
+        row, error = result.row, result.error
+        key = row.key
+        self._pending.pop(row, None)
         for left_out in self.skipped.values():
             left_out.discard(key)
         if self.settled is not None and result.status is not Status.IN_DOUBT:
@@ -186,10 +187,10 @@ class History:
             generation=result.generation,
             ambiguous=result.ambiguous,
             first_sent_at=result.first_sent_at,
-            kind=result.kind,
-            code=result.code,
+            kind=error.kind if error else None,
+            code=error.code if error else None,
             offset=offset,
-            clock_skew=result.clock_skew,
+            clock_skew=result.clock_skew_s,
         )
 
     def _skip(self, skipped: Skipped) -> None:

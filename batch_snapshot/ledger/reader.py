@@ -59,16 +59,13 @@ def raw_lines(path: Path, *, start: int = 0, after: Line | None = None) -> Itera
             offset += len(raw)
 
 
-def lines(
-    path: Path, *, start: int = 0, after: Line | None = None, whole: bool = False, kind: str = ""
-) -> Iterator[Line]:
+def lines(path: Path, *, start: int = 0, after: Line | None = None, kind: str = "") -> Iterator[Line]:
     """Stream the records of the ledger at `path`. A torn last line and blank lines are skipped.
 
     Args:
         path: of the ledger.
         start: the offset of a line; earlier lines are left out, and not counted.
         after: only what follows this line, which was read before.
-        whole: results bear all fields of their lines.
         kind: only lines of this type as the writer begins them; no other is decoded.
 
     Raises:
@@ -79,7 +76,7 @@ def lines(
         if not raw.startswith(head):
             continue
         try:
-            record = codec.decode(raw, whole=whole)
+            record = codec.decode(raw)
         except LedgerError as error:
             raise with_place(path, number, error) from None
         if record is not None:

@@ -1,77 +1,121 @@
-"""The records: what the lines of a ledger say, each a value."""
+"""The records: what the lines of a ledger say, each a value whose types are what a line may hold.
+
+`codec` reads lines into them by these types. Fields that a type does not name are ignored; those with a
+default may be missing.
+"""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from batch_snapshot.models import ErrorKind, Row, Skip, Status
+from msgspec import Meta, Struct
+
+from batch_snapshot.models import LARGEST_COUNT, LARGEST_SKEW, Row, RowError, Skip, Status
+
+OUTCOMES = ("completed", "stopped", "deferred", "interrupted")
+
+Time = Annotated[datetime, Meta(tz=True)]
+Count = Annotated[int, Meta(ge=0, le=LARGEST_COUNT)]
+#: The service's clock less ours, in seconds; None: not known.
+Skew = Annotated[float, Meta(ge=-LARGEST_SKEW, le=LARGEST_SKEW)] | None
+#: None where the record was not read from a line; a line without it is refused.
+RunId = str | None
 
 
-class Header(NamedTuple):
+class Header(Struct, frozen=True, kw_only=True, tag="run"):
     run_id: str
     command: str
     name: str
-    manifest: str | None
-    manifest_sha256: str | None
+    manifest: str | None = None
+    manifest_sha256: str | None = None
     #: Rows of the whole ledger: those in the manifest, and those that vanished from it.
-    rows: int
+    rows: Count
     accounts: Mapping[str, Mapping[str, Any]]
     endpoint: str
-    started_at: datetime
-    settings: Mapping[str, Any]
+    started_at: Time
+    #: Of batch-snapshot, which wrote the line; None: not read from a line.
+    version: str | None = None
+    settings: Mapping[str, Any] = {}
     #: Digest of the file of pairs that the run has found at the service; None: it looked for none.
     discovered_sha256: str | None = None
     #: Since then, lost lines can have named rows that no other line names (see `repair`).
-    unrecorded_since: datetime | None = None
-    #: Of batch-snapshot, which wrote the line; None: not read from a line.
-    version: str | None = None
+    unrecorded_since: Time | None = None
 
 
-class Intent(NamedTuple):
+class IntendedRow(NamedTuple):
+    client_token: str
+    account: str
+    catalog: str
+    engagement: str
+    resource_type: str
+    resource: str
+    template: str
+    generation: Count
+
+    @property
+    def row(self) -> Row:
+        return Row(*self[1:7])
+
+
+class Intent(Struct, frozen=True, tag="intent"):
     """A batch of rows, durable before any of them may be sent."""
 
-    at: datetime
-    #: (client token, row, generation)
-    rows: tuple[tuple[str, Row, int], ...]
-    #: The service's clock less ours, in seconds; None: not known yet.
-    clock_skew: float | None = None
+    at: Time
+    rows: tuple[IntendedRow, ...]
+    clock_skew_s: Skew = None
     signer: str | None = None
 
 
-class Result(NamedTuple):
-    row: Row
+class Result(Struct, frozen=True, kw_only=True, tag="result"):
+    run_id: RunId = None
+    account: str
+    catalog: str
+    engagement: str
+    resource_type: str
+    resource: str
+    template: str
     client_token: str
-    generation: int
+    generation: Count
     status: Status
-    ambiguous: bool
-    first_sent_at: datetime | None
-    kind: ErrorKind | None
-    code: str | None
-    message: str | None
-    #: None where the record was not read from a line.
-    run_id: str | None = None
-    #: All fields of the line, unchecked; only if asked for.
-    fields: Mapping[str, Any] | None = None
     arn: str | None = None
-    revision: int | None = None
-    #: The service's clock less ours at `first_sent_at`, in seconds; None: not known.
-    clock_skew: float | None = None
+    revision: Count | None = None
+    attempts: Count = 0
+    throttles: Count = 0
+    ambiguous: bool
+    request_id: str | None = None
+    error: RowError | None
+    first_sent_at: Time | None
+    started_at: Time | None = None
+    finished_at: Time | None = None
+    reconciled: bool = False
+    #: At `first_sent_at`.
+    clock_skew_s: Skew = None
+
+    def __post_init__(self) -> None:
+        if self.status is Status.SUCCEEDED and not (self.arn and self.revision):
+            raise ValueError("a succeeded row without arn and revision")
+
+    @property
+    def row(self) -> Row:
+        return Row(
+            self.account, self.catalog, self.engagement, self.resource_type, self.resource, self.template
+        )
 
 
-class Skipped(NamedTuple):
-    at: datetime
+class Skipped(Struct, frozen=True, tag="skip"):
+    at: Time
     reason: Skip
     rows: tuple[Row, ...]
-    run_id: str | None = None
+    run_id: RunId = None
 
 
-class End(NamedTuple):
+class End(Struct, frozen=True, tag="end"):
     """Closes an invocation: a row that an intent named and that has no result was not sent."""
 
-    outcome: str
-    counts: Mapping[str, int]
-    finished_at: datetime
-    run_id: str | None = None
+    outcome: Annotated[str, Meta(pattern=f"^({'|'.join(OUTCOMES)})$")]
+    counts: Mapping[str, Count]
+    finished_at: Time
+    run_id: RunId = None
 
     @property
     def settled(self) -> bool:
@@ -79,13 +123,14 @@ class End(NamedTuple):
         return not (self.counts.get("unattempted") or self.counts.get("in_doubt"))
 
 
-class Control(NamedTuple):
+class Control(Struct, frozen=True, tag="control"):
     """What the run was told while it ran (see `jobs.control`); it says nothing about rows."""
 
-    at: datetime
+    at: Time
     action: str
-    value: float | None = None
-    account: str | None = None
+    #: A later version may write other types here.
+    value: Any = None
+    account: Any = None
 
 
 Record = Header | Intent | Result | Skipped | End | Control
@@ -95,7 +140,7 @@ def named_rows(record: Record) -> Iterable[Row]:
     if isinstance(record, Result):
         return (record.row,)
     if isinstance(record, Intent):
-        return (row for _, row, _ in record.rows)
+        return (one.row for one in record.rows)
     return record.rows if isinstance(record, Skipped) else ()
 
 

@@ -18,6 +18,8 @@ from itertools import count
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from msgspec.structs import replace
+
 from batch_snapshot import __version__, files, paths
 from batch_snapshot.errors import DamagedError, InputError, LedgerError, StorageError, way_out
 from batch_snapshot.ledger import codec, locks, reader
@@ -106,7 +108,7 @@ def first_header(path: Path) -> Header:
             "restore it from a backup, or name the ledger's file if this is none"
         )
     run_id = ids.most_common(1)[0][0]
-    return headers.get(run_id) or next(iter(headers.values()))._replace(run_id=run_id)
+    return headers.get(run_id) or replace(next(iter(headers.values())), run_id=run_id)
 
 
 @dataclass(slots=True)
@@ -210,7 +212,7 @@ class _Rebuild:
             self._name(record)
         self._keep(fragment)
         if isinstance(record, Header):
-            self._header = record._replace(unrecorded_since=None)
+            self._header = replace(record, unrecorded_since=None)
 
     def _is_possible(self, record: Record | None) -> bool:
         """Whether a record can be what was written here: lines can have been copied, moved, or joined."""
@@ -243,7 +245,7 @@ class _Rebuild:
         self._make_room([result.row])
         request = Request(result.row, result.client_token, result.generation)
         at = result.first_sent_at or self._header.started_at
-        self._write_line(codec.encode_intent(at, [request], result.clock_skew))
+        self._write_line(codec.encode_intent(at, [request], result.clock_skew_s))
 
     def close(self, now: datetime) -> None:
         """Close the last invocation if it has no end, or if lines were lost after its end."""
@@ -281,11 +283,11 @@ class _Rebuild:
         """Write a run line, so that the invocation before it counts as crashed; for `since` see `Header`."""
         before = self._in_doubt()
         rows = max(self._header.rows, self._known_rows())
-        header = self._header._replace(rows=rows, unrecorded_since=since)
+        header = replace(self._header, rows=rows, unrecorded_since=since)
         self._write_line(codec.encode_run(header, __version__, repaired=True))
         self._doubted |= self._in_doubt() - before
         self.done.unrecorded_since = self.done.unrecorded_since or since
-        self._header = header._replace(unrecorded_since=None)
+        self._header = replace(header, unrecorded_since=None)
 
     def _in_doubt(self) -> set[bytes]:
         return {key for key, state in self._history.unfinished.items() if state.status is Status.IN_DOUBT}
@@ -311,7 +313,7 @@ class _Rebuild:
 
     def _finish(self, end: End) -> None:
         counts = self._history.expected_counts()
-        self._write_line(codec.encode_end(self._header.run_id, end._replace(counts=counts)))
+        self._write_line(codec.encode_end(self._header.run_id, replace(end, counts=counts)))
         self._gap_since = None
 
     def _explains(self, end: End, expected: dict[str, int]) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import orjson
+import msgspec
 
 from batch_snapshot import files
 from batch_snapshot.errors import (
@@ -184,8 +184,8 @@ def _repair_tail(fd: int, path: Path) -> int:
             f"{path}: its last line is not a ledger's; name a ledger, or a file that does not exist"
         )
     try:
-        whole = isinstance(orjson.loads(after_hole(torn)), dict)
-    except orjson.JSONDecodeError:
+        whole = isinstance(msgspec.json.decode(after_hole(torn)), dict)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         whole = False
     disk = files.DISK.get()
     if whole:

@@ -8,7 +8,7 @@ from typing import IO, Any, NamedTuple
 
 from batch_snapshot.ledger.history import CRASHED, History, RowState
 from batch_snapshot.ledger.records import Intent, Line, Result, Skipped
-from batch_snapshot.models import LARGEST_COUNT, YEARS, ErrorKind, Row, Skip, Status
+from batch_snapshot.models import ErrorKind, Row, Skip, Status
 from batch_snapshot.redaction import redacted
 from batch_snapshot.text import timestamp
 
@@ -55,10 +55,10 @@ def settled(
             elif (past := history.unfinished.get(key)) and past.offset == line.offset:
                 yield _result_entry(record)
         elif isinstance(record, Intent):
-            for token, row, _ in record.rows:
-                past = history.unfinished.get(row.key)
+            for one in record.rows:
+                past = history.unfinished.get(one.row.key)
                 if past and past.offset == line.offset:
-                    yield _intended(row, token, past)
+                    yield _intended(one.row, one.client_token, past)
         elif isinstance(record, Skipped):
             left_out = history.skipped.get(record.reason, ())
             yield from (ReportEntry(row, record.reason.value) for row in record.rows if row.key in left_out)
@@ -74,48 +74,27 @@ def _intended(row: Row, token: str, past: RowState) -> ReportEntry:
 
 
 def _result_entry(result: Result) -> ReportEntry:
-    """What a result line says; fields that make no sense are left out."""
-    fields: Mapping[str, Any] = result.fields or {}
-    error = fields.get("error")
-    error = error if isinstance(error, dict) else {}
-    http_status = error.get("http_status")
+    error = result.error
     return ReportEntry(
         row=result.row,
         status=result.status.value,
-        attempts=parse_count(fields.get("attempts")),
-        throttles=parse_count(fields.get("throttles")),
+        attempts=result.attempts,
+        throttles=result.throttles,
         first_sent_at=result.first_sent_at,
-        started_at=parse_time(fields.get("started_at")),
-        finished_at=parse_time(fields.get("finished_at")),
-        arn=_text(fields.get("arn")) or None,
-        revision=parse_count(fields.get("revision")) or None,
+        started_at=result.started_at,
+        finished_at=result.finished_at,
+        arn=result.arn or None,
+        revision=result.revision or None,
         client_token=result.client_token,
-        request_id=_text(fields.get("request_id")) or None,
-        reconciled=fields.get("reconciled") is True,
-        kind=result.kind,
+        request_id=result.request_id or None,
+        reconciled=result.reconciled,
+        kind=error.kind if error else None,
         # Another version may have written what this one takes for a secret.
-        code=redacted(result.code or ""),
-        message=redacted(result.message or ""),
-        reason=redacted(_text(error.get("reason"))),
-        http_status=http_status if isinstance(http_status, int) else None,
+        code=redacted(error.code) if error else "",
+        message=redacted(error.message) if error else "",
+        reason=redacted(error.reason or "") if error else "",
+        http_status=error.http_status if error else None,
     )
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def parse_count(value: Any) -> int:
-    sensible = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_COUNT
-    return value if sensible else 0
-
-
-def parse_time(value: Any) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return None
-    return moment if moment.tzinfo and moment.year in YEARS else None
 
 
 # -- tables -------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ class ReportData:
         """Every row that is known, once; those of the ledger first."""
         past = self.stats.history
         # What a run has written since would name rows a second time: `settled` takes known lines only.
-        named = settled(reader.lines(self.path, whole=True), past, self.stats.repeated)
+        named = settled(reader.lines(self.path), past, self.stats.repeated)
         if self.manifest is None:
             return named
         known = set().union(past.succeeded, past.unfinished, *past.skipped.values())

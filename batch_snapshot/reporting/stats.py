@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 from batch_snapshot.ledger.history import FailureGroup, History, failure_group
 from batch_snapshot.ledger.records import Control, End, Header, Intent, Line, Result
-from batch_snapshot.models import ErrorKind, Outcome, Row, Skip, Status
+from batch_snapshot.models import ErrorKind, Outcome, Row, RowError, Skip, Status
 from batch_snapshot.redaction import redacted
-from batch_snapshot.reporting.entries import parse_count, parse_time
 from batch_snapshot.reporting.next_steps import resume_command, run_command
 from batch_snapshot.reporting.summary import AccountSummary, Counts, Example, Summary, ThisRun, count
 from batch_snapshot.text import plural
@@ -60,9 +59,10 @@ def _result_in(history: History, key: bytes) -> RowResult | None:
     return failure_group(past) if past and past.status else None
 
 
-def _result_of(status: Status, kind: ErrorKind | None, code: str | None) -> RowResult:
-    done = status is Status.SUCCEEDED
-    return status if done else FailureGroup(status, kind or ErrorKind.UNKNOWN, code or "")
+def _result_of(status: Status, error: RowError | None) -> RowResult:
+    if status is Status.SUCCEEDED:
+        return status
+    return FailureGroup(status, *((error.kind, error.code) if error else (ErrorKind.UNKNOWN, "")))
 
 
 class RunStats:
@@ -88,13 +88,13 @@ class RunStats:
     def add(self, outcome: Outcome) -> None:
         row, error = outcome.request.row, outcome.error
         key, account = row.key, row.account
-        result = _result_of(outcome.status, error.kind if error else None, error.code if error else None)
+        result = _result_of(outcome.status, error)
         self.rows.replace(_result_in(self._past, key), result)
         self.accounts[account].replace(None, result)
         if key in self._past.unfinished:
             self.sent_again.add(key)
         if error and isinstance(result, FailureGroup):
-            self.last_error = describe_error(row, error.code, error.message)
+            self.last_error = describe_error(row, error)
             if len(self.examples[result]) < EXAMPLES:
                 self.examples[result].append(Example(row, error.message))
         self.settled[account] += 1
@@ -215,12 +215,12 @@ class LedgerStats:
             self.invocations.append(begun)
             self.paused = False
         elif isinstance(record, Intent):
-            self._pending |= {row.key: row.account for _, row, _ in record.rows}
+            self._pending |= {one.row.key: one.account for one in record.rows}
         elif isinstance(record, Result):
             self._count_result(record, key, before, line.offset)
         elif isinstance(record, Control):
             self.paused = record.action == "pause" or (self.paused and record.action != "resume")
-            rate = record.value or 0.0
+            rate = record.value if isinstance(record.value, float | int) else 0.0
             # The run line before it may be lost.
             for last in self.invocations[-1:]:
                 if record.action == "rate" and 0 < rate < 1e6 and last.header:
@@ -249,20 +249,20 @@ class LedgerStats:
         self._pending.clear()
 
     def _count_result(self, result: Result, key: bytes, before: RowResult | None, offset: int) -> None:
-        account, fields = result.row.account, result.fields or {}
+        account = result.account
         if result.status is not Status.SUCCEEDED:
-            self.last_error = describe_error(result.row, result.code, result.message)
+            self.last_error = describe_error(result.row, result.error)
         self._pending.pop(key, None)
-        self.accounts[account].replace(before, _result_of(result.status, result.kind, result.code))
+        self.accounts[account].replace(before, _result_of(result.status, result.error))
         if before is Status.SUCCEEDED or key in self.repeated:
             self.repeated[key] = offset
-        attempts, throttles = parse_count(fields.get("attempts")), parse_count(fields.get("throttles"))
+        attempts, throttles = result.attempts, result.throttles
         self.attempts[attempts] += 1
         last = self.invocations[-1]
         last.results += 1
         last.calls[account] += attempts + throttles
         last.throttled[account] += throttles
-        finished_at = parse_time(fields.get("finished_at"))
+        finished_at = result.finished_at
         if finished_at is None:
             return
         last.ended = max(last.ended, finished_at)
@@ -277,10 +277,10 @@ class LedgerStats:
         self._recent.append((finished_at, account, attempts + throttles))
         while finished_at - self._recent[0][0] > RECENT:
             self._recent.popleft()
-        sent_at, started_at = result.first_sent_at, parse_time(fields.get("started_at"))
+        sent_at, started_at = result.first_sent_at, result.started_at
         # Of a row's only call, unless an earlier run made the first. A row in doubt may have
         # waited for another.
-        answered = result.status is not Status.IN_DOUBT and not fields.get("reconciled")
+        answered = result.status is not Status.IN_DOUBT and not result.reconciled
         if attempts == 1 and not throttles and answered and sent_at and started_at and sent_at >= started_at:
             self.latencies.append(max(0.0, (finished_at - sent_at).total_seconds()))
 
@@ -326,8 +326,9 @@ class LedgerStats:
         )
 
 
-def describe_error(row: Row, code: str | None, message: str | None) -> str:
-    return redacted(f"{row.engagement}/{row.resource} {code}: {message}")
+def describe_error(row: Row, error: RowError | None) -> str:
+    what = f"{error.code}: {error.message}" if error else "no error is recorded"
+    return redacted(f"{row.engagement}/{row.resource} {what}")
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:

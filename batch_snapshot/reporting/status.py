@@ -47,7 +47,7 @@ class LedgerWatch:
         # First the lock, then the lines: the last ones of a run that ends meanwhile are read too.
         self.running = locks.is_held(paths.ledger_lock(self._path))
         if self.running or self._path.exists():
-            for line in reader.lines(self._path, after=self.stats.line, whole=True):
+            for line in reader.lines(self._path, after=self.stats.line):
                 try:
                     self.stats.add(line)
                 except LedgerError as error:
@@ -157,7 +157,8 @@ def find_examples(
     with suppress(LedgerError):
         for offset, rows in sorted(wanted.items()):
             for line in islice(reader.lines(path, start=offset), 1):
-                message = line.record.message or "" if isinstance(line.record, Result) else CRASH_MESSAGE
+                error = line.record.error if isinstance(line.record, Result) else None
+                message = error.message if error else CRASH_MESSAGE
                 for row in named_rows(line.record):
                     if row.key in rows:
                         found[rows[row.key]].append(Example(row, message))

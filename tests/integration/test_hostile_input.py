@@ -281,5 +281,5 @@ def test_a_revision_too_large_for_the_database_is_refused(tmp_path, revision):
     path = tmp_path / "ledger.ndjson"
     assert b'"revision":1,' in SEED
     path.write_bytes(SEED.replace(b'"revision":1,', b'"revision":%d,' % revision))
-    with pytest.raises(LedgerError, match="is not a count"):
+    with pytest.raises(LedgerError, match="Expected `int`"):
         diff.diff(path, path)

@@ -297,7 +297,7 @@ class Life:
 
     def _named(self) -> set[tuple[Key, str]]:
         intents = (line.record for line in reader.lines(self.ledger) if isinstance(line.record, Intent))
-        return {(key_of(row), token) for intent in intents for token, row, _ in intent.rows}
+        return {(key_of(one.row), one.client_token) for intent in intents for one in intent.rows}
 
     def _ours(self, row: Row) -> list[Snapshot]:
         return [one for one in self.service.snapshots.get(key_of(row), []) if one.token]

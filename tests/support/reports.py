@@ -104,10 +104,10 @@ def written(tmp_path, ledger, **manifest_path):
 def read(tmp_path, ledger):
     path = ledger.write(tmp_path / "l.ndjson")
     stats = LedgerStats()
-    for line in reader.lines(path, whole=True):
+    for line in reader.lines(path):
         stats.add(line)
     stats.mark_crashed()
-    return stats, list(settled(reader.lines(path, whole=True), stats.history, stats.repeated))
+    return stats, list(settled(reader.lines(path), stats.history, stats.repeated))
 
 
 statuses = st.sampled_from(Status)

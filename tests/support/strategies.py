@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from batch_snapshot.ledger.records import End, Header, Intent, Line, Record, Result
+from batch_snapshot.ledger.records import End, Header, IntendedRow, Intent, Line, Record, Result
 from batch_snapshot.models import (
     Account,
     ErrorKind,
@@ -178,7 +179,7 @@ def header(*, run_id: str = RUN_ID, rows: int = len(POOL), **changes: Any) -> He
         started_at=START,
         settings={},
     )
-    return plain._replace(**changes)
+    return replace(plain, **changes)
 
 
 def numbered(records: Iterable[Record]) -> list[Line]:
@@ -204,25 +205,26 @@ _errors = st.sampled_from(list(product(ErrorKind, ("A", "B"))))
 def _intents(draw: st.DrawFn) -> Intent:
     named = zip(draw(some_rows), draw(_raised), strict=False)
     at = START + timedelta(seconds=draw(_seconds))
-    return Intent(at, tuple((client_token(RUN_ID, row, raised), row, raised) for row, raised in named))
+    return Intent(
+        at, tuple(IntendedRow(client_token(RUN_ID, row, raised), *row, raised) for row, raised in named)
+    )
 
 
 @st.composite
 def _results(draw: st.DrawFn) -> Result:
     row, generation, status = draw(_ends_of_tries)
     failed = status is not Status.SUCCEEDED
-    kind, code = draw(_errors) if failed else (None, None)
     return Result(
-        row=row,
+        **row._asdict(),
         client_token=client_token(RUN_ID, row, generation),
         generation=generation,
         status=status,
         # What a status means: refused for good, or an ambiguous try without an answer.
         ambiguous=status is Status.IN_DOUBT or (not failed and draw(st.booleans())),
         first_sent_at=START - timedelta(seconds=draw(_seconds)),
-        kind=kind,
-        code=code,
-        message="failed" if failed else None,
+        error=RowError(*draw(_errors), "failed") if failed else None,
+        arn=None if failed else "arn",
+        revision=None if failed else 1,
     )
 
 

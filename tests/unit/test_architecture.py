@@ -165,6 +165,7 @@ def test_every_dependency_is_declared():
         "filelock",
         "jinja2",
         "markupsafe",
+        "msgspec",
         "opentelemetry",
         "orjson",
         "prometheus_client",

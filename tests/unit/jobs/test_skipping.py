@@ -17,7 +17,7 @@ from batch_snapshot.engine.reader import Page
 from batch_snapshot.errors import LedgerError, ManifestError
 from batch_snapshot.jobs import plan, skipping
 from batch_snapshot.ledger import codec, history
-from batch_snapshot.ledger.records import End, Intent, Record, Skipped
+from batch_snapshot.ledger.records import End, IntendedRow, Intent, Record, Skipped
 from batch_snapshot.ledger.snapshot_index import SnapshotIndex
 from batch_snapshot.models import Row, Skip, client_token
 from tests.support import strategies
@@ -67,7 +67,7 @@ def test_an_end_line_without_the_skipped_rows_fails_the_check(counts):
 
 def test_a_row_that_was_named_is_never_left_out():
     row = POOL[0]
-    intent = Intent(START, ((client_token(RUN_ID, row, 0), row, 0),))
+    intent = Intent(START, (IntendedRow(client_token(RUN_ID, row, 0), *row, 0),))
     records: list[Record] = [header(), intent, Skipped(START, Skip.UNCHANGED, (row,), RUN_ID)]
     with pytest.raises(LedgerError, match="which was named before"):
         history.fold(numbered(records))

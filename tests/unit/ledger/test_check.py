@@ -167,7 +167,7 @@ DAMAGES: dict[str, tuple[Callable[[Lines], None], int, str]] = {
         altered(3, lambda record: record.update(revision=None)), 3, "makes no sense"
     ),
     "a time has no zone": (
-        altered(2, lambda record: record.update(at="2026-03-01T12:00:00")), 2, "has no time zone"
+        altered(2, lambda record: record.update(at="2026-03-01T12:00:00")), 2, "with a timezone component"
     ),
     "a time is before all runs": (
         altered(3, lambda record: record.update(first_sent_at="0001-01-01T00:00:00+14:00")), 3, "a time of a"

@@ -11,8 +11,18 @@ from hypothesis import strategies as st
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.ledger import codec, history, reader
 from batch_snapshot.ledger.history import CRASHED, FailureGroup, History, RowState
-from batch_snapshot.ledger.records import End, Header, Intent, Line, Record, Result, Skipped
-from batch_snapshot.models import ErrorKind, Row, Skip, Status, client_token
+from batch_snapshot.ledger.records import (
+    End,
+    Header,
+    IntendedRow,
+    Intent,
+    Line,
+    Record,
+    Result,
+    Skipped,
+    named_rows,
+)
+from batch_snapshot.models import ErrorKind, Row, RowError, Skip, Status, client_token
 from tests.support import strategies
 from tests.support.strategies import POOL, RUN_ID, START, Invocation, header, numbered, patient
 
@@ -26,7 +36,9 @@ def later(seconds: float) -> datetime:
 
 
 def intent(*rows: Row, generation: int = 0, at: float = 0) -> Intent:
-    return Intent(later(at), tuple((client_token(RUN_ID, row, generation), row, generation) for row in rows))
+    return Intent(
+        later(at), tuple(IntendedRow(client_token(RUN_ID, row, generation), *row, generation) for row in rows)
+    )
 
 
 def result(
@@ -40,15 +52,15 @@ def result(
 ) -> Result:
     done = status is Status.SUCCEEDED
     return Result(
-        row=row,
+        **row._asdict(),
         client_token=client_token(RUN_ID, row, generation),
         generation=generation,
         status=status,
         ambiguous=status is Status.IN_DOUBT,
         first_sent_at=later(at),
-        kind=None if done else kind,
-        code=None if done else code,
-        message=None if done else "message",
+        error=None if done else RowError(kind, code, "message"),
+        arn="arn" if done else None,
+        revision=1 if done else None,
     )
 
 
@@ -230,8 +242,9 @@ def reference(invocations: list[Invocation], *, live: bool) -> dict[Row, Known]:
         left: dict[Row, Known] = {}
         for record in invocation.records:
             if isinstance(record, Intent):
-                for token, row, generation in record.rows:
-                    left[row] = Known(Status.IN_DOUBT, token, generation, True, record.at, record)  # noqa: FBT003
+                for one in record.rows:
+                    token, generation = one.client_token, one.generation
+                    left[one.row] = Known(Status.IN_DOUBT, token, generation, True, record.at, record)  # noqa: FBT003
             else:
                 left.pop(record.row, None)
                 known[record.row] = Known(
@@ -316,7 +329,7 @@ def test_a_ledger_cut_after_any_line_never_forgets_a_row_that_may_have_been_sent
     ended = any(isinstance(line.record, End) for line in lines[last:])
     for line in lines[last:]:
         if isinstance(line.record, Intent) and not ended:
-            assert all(past.status(row.key) is not None for _, row, _ in line.record.rows)
+            assert all(past.status(row.key) is not None for row in named_rows(line.record))
 
 
 # ---- names

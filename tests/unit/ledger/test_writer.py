@@ -11,6 +11,7 @@ from pathlib import Path, PosixPath
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from batch_snapshot import manifest
 from batch_snapshot.config.options import Options
@@ -258,7 +259,7 @@ MANIFEST = (
     "version: 1\nname: nightly\ndefaults: {catalog: Sandbox, account: main}\naccounts: {main: }\n"
     "pairs: [{engagement: eng-0123456789abcd, resource: O1234567}]\n"
 )
-HEAD = HEADER._replace(accounts={"main": codec.encode_account(Account("main"))})
+HEAD = structs.replace(HEADER, accounts={"main": codec.encode_account(Account("main"))})
 HEAD_LINE = codec.encode_run(HEAD, "0.1.0")
 
 
@@ -296,7 +297,7 @@ def test_a_resume_reads_the_ledger_that_the_repair_leaves(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     listed, path = nightly(tmp_path, HEAD_LINE[: len(HEAD_LINE) - cut])
     with run_job(listed, OPTIONS, AT) as made, Ledger(path) as ledger:
-        ledger.append(codec.encode_run(HEAD._replace(run_id=made.run_id), "0.1.0"))
+        ledger.append(codec.encode_run(structs.replace(HEAD, run_id=made.run_id), "0.1.0"))
     folded = history.fold(reader.lines(path))
     assert folded.first is not None
     assert folded.first.run_id == made.run_id

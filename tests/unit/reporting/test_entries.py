@@ -1,9 +1,5 @@
 """One entry per row of a ledger."""
 
-import json
-
-import orjson
-
 from batch_snapshot.ledger import history
 from batch_snapshot.models import Status
 from tests.support.ledgers import LedgerBuilder
@@ -45,15 +41,3 @@ def test_rows_in_doubt_after_a_crash_and_unsent_rows_are_reported(tmp_path):
         (A, "succeeded", ""),
         (C, "in_doubt", history.CRASHED),
     ]
-
-
-def test_invalid_fields_are_left_out(tmp_path):
-    ledger = LedgerBuilder(1).begin().result(A, Status.FAILED)
-    line = json.loads(ledger.lines[-1])
-    odd = {"attempts": -3, "throttles": "many", "finished_at": "soon", "request_id": 7, "novel": {}}
-    line |= odd
-    line["error"] |= {"reason": ["x"], "http_status": "400"}
-    ledger.lines[-1] = orjson.dumps(line) + b"\n"
-    _, (entry,) = read(tmp_path, ledger)
-    assert (entry.attempts, entry.throttles, entry.finished_at) == (0, 0, None)
-    assert (entry.request_id, entry.reason, entry.http_status) == (None, "", None)

@@ -74,12 +74,12 @@ def test_stats_of_a_ledger_read_in_pieces_are_the_same(tmp_path_factory, ledger,
     path = ledger.write(tmp_path_factory.getbasetemp() / "pieces.ndjson")
     content = path.read_bytes()
     whole, pieces = LedgerStats(), LedgerStats()
-    for line in reader.lines(path, whole=True):
+    for line in reader.lines(path):
         whole.add(line)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(content)), max_size=4)))
     for cut in [*cuts, len(content)]:
         rewriting.write(path, content[:cut])
-        for line in reader.lines(path, after=pieces.line, whole=True):
+        for line in reader.lines(path, after=pieces.line):
             pieces.add(line)
     assert pieces.line == whole.line
     assert pieces.accounts == whole.accounts
@@ -91,7 +91,7 @@ def test_present_rate_of_a_ledger_is_that_of_the_last_minute(tmp_path):
     for second in range(120):
         ledger.result(row(second, ("main", "acme")[second % 2]), at=second + 1, throttles=1)
     stats = LedgerStats()
-    for line in reader.lines(ledger.write(tmp_path / "l.ndjson"), whole=True):
+    for line in reader.lines(ledger.write(tmp_path / "l.ndjson")):
         stats.add(line)
     now = BEGAN.replace(minute=2)
     assert stats.rate(now) == pytest.approx(2, abs=0.05)
