@@ -17,7 +17,7 @@ from batch_snapshot.text import plural
 )
 @LEDGER
 @option(
-    "--html=FILE page",
+    "--html=FILE",
     "Write one page that needs no other file: outcomes, failures, times, and every row.",
 )
 @option(
@@ -29,17 +29,17 @@ from batch_snapshot.text import plural
     "--manifest=FILE",
     "The manifest: it alone names rows that were never taken up. Default: the path in the ledger.",
 )
-def report_command(ledger: Path, page: Path | None, folder: Path | None, manifest: Path | None) -> None:
+def report_command(ledger: Path, html: Path | None, folder: Path | None, manifest: Path | None) -> None:
     """Write LEDGER as a page for a browser, as CSV tables, or both."""
-    from batch_snapshot.reporting import report
+    from batch_snapshot.reporting import page, report
 
-    if page is None and folder is None:
+    if html is None and folder is None:
         raise InputError("report: name what to make: --html FILE, --csv FOLDER, or both")
     material = report.load(ledger, manifest)
     terminal.warn(material.notes)
-    if page is not None:
-        report.write_html(material, page, utc_now())
-        terminal.say(f"{page}: open it in a browser")
+    if html is not None:
+        page.write(material, html, utc_now())
+        terminal.say(f"{html}: open it in a browser")
     if folder is not None:
         for name, number in report.write_csv(material, folder).items():
             terminal.say(f"{folder / name}.csv: {plural(number, 'row')}")

@@ -46,7 +46,15 @@ def render(found: PayloadDifference, made_at: datetime) -> str:
     ][: html_table.MOST_ROWS]
     listed = changed[: html_table.PLAIN_ROWS]
     first = f"first {len(listed):,} of " if found.values_changed > len(listed) else ""
-    table = html.Table(
+    section = html.template("payload.html").render(
+        found=found,
+        both=found.rows_before - found.only_before,
+        fields=found.fields.most_common(MOST_FIELDS),
+    )
+    return html.render_table(
+        f"{found.rows_changed:,} rows changed: {found.before} → {found.after}",
+        {"payload": Markup(section)},  # noqa: S704 - made by a template
+        made_at,
         title="Changes",
         script="changes.js",
         data=_columns(changed),
@@ -62,13 +70,6 @@ def render(found: PayloadDifference, made_at: datetime) -> str:
             for one, path, before, after in listed
         ],
     )
-    section = html.template("payload.html").render(
-        found=found,
-        both=found.rows_before - found.only_before,
-        fields=found.fields.most_common(MOST_FIELDS),
-    )
-    title = f"{found.rows_changed:,} rows changed: {found.before} → {found.after}"
-    return html.render_table(title, {"payload": Markup(section)}, table, made_at)  # noqa: S704 - made by a template
 
 
 def _columns(changed: list[Changed]) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 Exports `stats` (the fold of outcomes and ledger lines), `entries` (each row, and tables of them), `summary`
 (the result of a run or ledger), `text` and `next_steps` (a summary for people, and the commands that continue
-from it), `status` (ledgers by themselves), `progress`, `display` and `screen` (an active run), `report` (its
-files), `html` and `html_table` (its page, and the table in it), and `server` (its page live in a browser). It
+from it), `status` (ledgers by themselves), `progress`, `display` and `screen` (an active run), `report` (what
+it is made of, and its tables), `page` (its page), `html` and `html_table` (pages, and the table in one), and
+`server` (its page live in a browser). It
 makes no calls to AWS, and writes no ledger.
 """
 
@@ -13,6 +14,7 @@ __all__ = [
     "html",
     "html_table",
     "next_steps",
+    "page",
     "progress",
     "report",
     "screen",

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 
 from batch_snapshot.clock import utc_now
@@ -12,7 +11,7 @@ from batch_snapshot.engine.limits import AccountForecast
 from batch_snapshot.errors import BatchSnapshotError
 from batch_snapshot.ledger.records import Header
 from batch_snapshot.redaction import redacted
-from batch_snapshot.reporting import html, report
+from batch_snapshot.reporting import html, page, report
 from batch_snapshot.reporting.display import Frame
 from batch_snapshot.reporting.html_table import FailureMessages
 from batch_snapshot.reporting.status import LedgerWatch
@@ -38,13 +37,13 @@ class LedgerView:
             self._watch.refresh()
             if self._invocations != (number := len(self._watch.stats.invocations)):
                 self._invocations, self._rows = number, _rows_of_accounts(self._watch.header)
-            content = self._content(utc_now())
+            data = self._data()
+            return page.title(data), page.sections(data, utc_now())
         except (BatchSnapshotError, OSError) as error:
             self._file = None
             return message(f"{self._path.name} cannot be read", str(error))
-        return html.title(content), html.sections(content)
 
-    def _content(self, now: datetime) -> html.PageContent:
+    def _data(self) -> report.ReportData:
         """What the page tells. Its messages are examples, and not counted."""
         watch, stats = self._watch, self._watch.stats
         summary = watch.summary()
@@ -61,26 +60,23 @@ class LedgerView:
             states["unattempted"] = max(0, number - states.total())
         left = {name: states["unattempted"] + states["in_doubt"] for name, states in accounts.items()}
         data = report.load_watched(self._path, watch, left)
-        frame = None
-        if watch.running:
-            frame = _with_end(watch.frame(), data.forecasts if self._rows else {})
-        content = report.page_content(
-            data, now, summary=summary, groups=groups, accounts=accounts, frame=frame
-        )
+        data.summary, data.groups, data.accounts = summary, groups, accounts
+        if not watch.running:
+            return data
+        data.frame = _with_end(watch.frame(), data.forecasts if self._rows else {})
         changed = stats.invocations[-1].rates
-        declared = report.allowed_rate(self._path, watch.header, changed)
+        declared = page.allowed_rate(self._path, watch.header, changed)
         rate, why = _allowed_now(data.forecasts) or (declared or 0.0, "declared")
-        if frame is None or not rate:
-            return content
-        # A pace may probe above the limit that it has learned.
-        shown = max(rate, frame.rate) if "learned" in why else rate
-        *before, _ = content.allowed
-        drawn = content.allowed if changed else [*before, declared or rate]
-        return replace(content, allowed_now=(shown, why), allowed=drawn)
+        if rate:
+            # A pace may probe above the limit that it has learned.
+            data.allowed_now = (max(rate, data.frame.rate) if "learned" in why else rate, why)
+            if not changed:
+                data.allowed = [*page.allowed_rates(data)[:-1], declared or rate]
+        return data
 
 
 def message(title: str, text: str) -> View:
-    parts = dict.fromkeys(html.SECTIONS, "")
+    parts = dict.fromkeys(page.SECTIONS, "")
     return title, parts | {"header": html.template("message.html").render(title=title, text=redacted(text))}
 
 

@@ -1,26 +1,27 @@
-"""Reports: a ledger and its manifest → an HTML page, or CSV files."""
+"""What a report is made of: a ledger and its manifest; and its CSV tables."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from batch_snapshot import manifest
-from batch_snapshot.config.accounts import accounts_with_quotas
 from batch_snapshot.engine.limits import AccountForecast
-from batch_snapshot.errors import InputError, LedgerError, ManifestError, way_out
+from batch_snapshot.errors import InputError, ManifestError, way_out
 from batch_snapshot.files import atomic_write_text, make_folder, resolved
-from batch_snapshot.ledger import prune, reader
-from batch_snapshot.ledger.diff import Difference, diff
+from batch_snapshot.ledger import reader
+from batch_snapshot.ledger.diff import Difference
+from batch_snapshot.ledger.history import FailureGroup
 from batch_snapshot.ledger.records import Header
 from batch_snapshot.manifest import Manifest
 from batch_snapshot.models import Row
-from batch_snapshot.reporting import entries, html
+from batch_snapshot.reporting import entries
+from batch_snapshot.reporting.display import Frame
 from batch_snapshot.reporting.entries import UNATTEMPTED, ReportEntry, settled
-from batch_snapshot.reporting.html_table import PageRows
+from batch_snapshot.reporting.html_table import FailureMessages
 from batch_snapshot.reporting.stats import LedgerStats
 from batch_snapshot.reporting.status import LedgerWatch
 from batch_snapshot.reporting.summary import Summary
@@ -32,11 +33,22 @@ class ReportData:
     stats: LedgerStats
     header: Header
     running: bool
+    summary: Summary
     #: By account: its quota windows now, if they still matter.
     forecasts: dict[str, AccountForecast] = field(default_factory=dict)
     manifest: Manifest | None = None
     #: What is missing, and why: shown in every report.
     notes: list[str] = field(default_factory=list)
+    #: Of the page: rows by account and status, and failures by group.
+    accounts: Mapping[str, Counter[str]] = field(default_factory=dict)
+    groups: Mapping[FailureGroup, FailureMessages] = field(default_factory=dict)
+    #: To the ledger before it.
+    difference: Difference | None = None
+    #: Calls a second that each invocation was allowed (None: not known), if not as its run line says.
+    allowed: Sequence[float | None] = ()
+    #: Of a run that goes on: its last minute, and the calls a second that are allowed now, and why.
+    frame: Frame | None = None
+    allowed_now: tuple[float, str] | None = None
 
     def entries(self) -> Iterator[ReportEntry]:
         """Every row that is known, once; those of the ledger first."""
@@ -66,8 +78,11 @@ def load_watched(path: Path, watch: LedgerWatch, rows_left: Mapping[str, int]) -
 
     `rows_left` are rows that are not settled, by account, for forecasts.
     """
-    data = ReportData(path, watch.stats, watch.header, watch.running)
-    last = data.stats.invocations[-1]
+    stats, header = watch.stats, watch.header
+    seconds = sum((each.ended - each.began).total_seconds() for each in stats.invocations)
+    summary = stats.summary(header, str(path), running=watch.running, elapsed_s=seconds)
+    data = ReportData(path, stats, header, watch.running, summary)
+    last = stats.invocations[-1]
     if data.running:
         last.outcome = "running"
     elif last.outcome == "running":
@@ -115,70 +130,6 @@ def manifest_rows(header: Header) -> Iterator[Row]:
     return manifest.rows(_manifest_of(header, None))
 
 
-def summary(data: ReportData) -> Summary:
-    seconds = sum((each.ended - each.began).total_seconds() for each in data.stats.invocations)
-    return data.stats.summary(data.header, str(data.path), running=data.running, elapsed_s=seconds)
-
-
-def write_html(data: ReportData, file: Path, now: datetime) -> None:
-    page = render_page(data, now)
-    with _replacing(data, file) as out:
-        out.write(page)
-
-
-def render_page(data: ReportData, now: datetime) -> str:
-    rows = PageRows()
-    for entry in data.entries():
-        rows.add(entry)
-    more = {"accounts": rows.accounts, "groups": rows.groups, "difference": _difference(data)}
-    return html.render(page_content(data, now, **more), rows)
-
-
-def page_content(data: ReportData, now: datetime, **more: Any) -> html.PageContent:
-    """What the page tells, but for its rows; `more` are further fields."""
-    return html.PageContent(
-        **{
-            "summary": summary(data),
-            "stats": data.stats,
-            "header": data.header,
-            "made_at": now,
-            "quotas": accounts_with_quotas(data.path, data.header),
-            "allowed": [
-                allowed_rate(data.path, each.header) if each.header and not each.rates else None
-                for each in data.stats.invocations
-            ],
-            "forecasts": data.forecasts,
-            "notes": data.notes,
-            **more,
-        }
-    )
-
-
-def allowed_rate(path: Path, header: Header, changed: Mapping[str, float] | None = None) -> float | None:
-    """Declared calls a second of all accounts together; None: not all of them declare one.
-
-    `changed` are rates by account that were declared since.
-    """
-    rates = [account.quota.per_second for account in accounts_with_quotas(path, header, changed).values()]
-    return sum(filter(None, rates)) if rates and None not in rates else None
-
-
-def _difference(data: ReportData) -> Difference | None:
-    """What changed since the ledger before it; None: there is none, or it cannot be read."""
-    first = data.stats.history.first or data.header
-    with suppress(InputError):
-        earlier = [
-            one
-            for one in prune.ledgers_in(data.path.parent)
-            if one.series == (first.name, first.endpoint) and one.started_at < first.started_at
-        ]
-        try:
-            return diff(max(earlier, key=lambda one: one.started_at).path, data.path) if earlier else None
-        except LedgerError as error:
-            data.notes.append(f"The ledger before this one cannot be compared with it ({error}).")
-    return None
-
-
 def write_csv(data: ReportData, folder: Path) -> dict[str, int]:
     """Write the tables into `folder`, which is made; returns the number of rows of each."""
     try:
@@ -190,7 +141,7 @@ def write_csv(data: ReportData, folder: Path) -> dict[str, int]:
     with ExitStack() as stack:
         # Spreadsheets take a file for UTF-8 by its mark; a manifest that includes it skips that.
         files = {
-            name: stack.enter_context(_replacing(data, folder / f"{name}.csv", mark="\ufeff"))
+            name: stack.enter_context(replacing(data, folder / f"{name}.csv", mark="\ufeff"))
             for name in entries.COLUMNS
             if name != "left_out" or any(data.stats.history.skipped.values())
         }
@@ -198,7 +149,7 @@ def write_csv(data: ReportData, folder: Path) -> dict[str, int]:
 
 
 @contextmanager
-def _replacing(data: ReportData, file: Path, mark: str = "") -> Iterator[IO[str]]:
+def replacing(data: ReportData, file: Path, mark: str = "") -> Iterator[IO[str]]:
     """Write a file as a whole, or leave what stood there."""
     ours = [data.path, *(data.manifest.files if data.manifest else ())]
     if resolved(file) in map(resolved, ours):

@@ -25,7 +25,7 @@ from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import BatchSnapshotError, InputError
 from batch_snapshot.ledger import reader
 from batch_snapshot.redaction import redacted
-from batch_snapshot.reporting import html, live, report
+from batch_snapshot.reporting import html, live, page, report
 from batch_snapshot.reporting.status import list_ledgers
 
 #: Seconds between two looks at a ledger at least, and the share of a processor that looks may take.
@@ -187,14 +187,14 @@ class Site:
         links = {"The whole report, with all rows": self._link("/report", ledger)} if ledger else {}
         links |= {"All ledgers": self._link("/")} if "ledger" in request.query else {}
         # Parts that only come later need their places.
-        parts = dict.fromkeys(html.SECTIONS, "") | parts
+        parts = dict.fromkeys(page.SECTIONS, "") | parts
         steered = self._control is not None and (ledger or self._source() is None)
         head = reader.head_if_ledger(ledger) if steered and ledger else None
         text, policy = html.render_live(
             title,
             parts,
-            self._link("/events", ledger),
-            links,
+            events=self._link("/events", ledger),
+            links=links,
             control=self._link("/control", ledger) if steered else "",
             accounts=[*head.accounts] if head else [],
         )
@@ -260,7 +260,7 @@ class Site:
             raise web.HTTPNotFound(text="There is no ledger to report on.")
         try:
             async with self._reporting:
-                text = await asyncio.to_thread(lambda: report.render_page(report.load(ledger), utc_now()))
+                text = await asyncio.to_thread(lambda: page.render(report.load(ledger), utc_now()))
         except BatchSnapshotError as error:
             raise web.HTTPConflict(text=redacted(str(error))) from None
         return web.Response(text=text, content_type="text/html")

@@ -78,7 +78,7 @@ async def assert_each_works(summary, monkeypatch):
 
 
 def reported(ledger):
-    return report.summary(report.load(Path(ledger)))
+    return report.load(Path(ledger)).summary
 
 
 def remembered():

@@ -19,6 +19,7 @@ from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.jobs import plan, run
 from batch_snapshot.ledger import diff, prune, reader
+from batch_snapshot.reporting import page as report_page
 from batch_snapshot.reporting import report, status
 from batch_snapshot.simulator import serve
 from tests import ROOT
@@ -286,7 +287,7 @@ def assert_one_line_errors(path: Path, content: bytes) -> None:
         lambda: status.check_ledger(path),
         lambda: diff.as_text(diff.diff(path, path)),
         lambda: report.write_csv(found(path), tables),
-        lambda: report.write_html(found(path), path.with_suffix(".html"), utc_now()),
+        lambda: report_page.write(found(path), path.with_suffix(".html"), utc_now()),
         lambda: prune.prune(path.parent, 1, utc_now(), dry_run=True),
         retry,
     ):

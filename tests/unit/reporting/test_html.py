@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from batch_snapshot.models import ErrorKind, Status
+from batch_snapshot.reporting import page as report_page
 from batch_snapshot.reporting import report
 from tests.support import browser
 from tests.support.browser import OpenPage
@@ -32,7 +33,7 @@ def chromium():
 
 def made(ledger: Path, manifest: Path | None = None) -> Path:
     page = ledger.with_suffix(".html")
-    report.write_html(report.load(ledger, manifest), page, NOW)
+    report_page.write(report.load(ledger, manifest), page, NOW)
     return page
 
 

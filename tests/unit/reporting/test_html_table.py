@@ -7,6 +7,7 @@ import zlib
 from batch_snapshot.ledger import codec
 from batch_snapshot.models import Skip
 from batch_snapshot.reporting import html_table, report
+from batch_snapshot.reporting import page as report_page
 from batch_snapshot.reporting.entries import ReportEntry
 from batch_snapshot.reporting.html_table import FailureMessages, PageRows
 from tests.support.ledgers import BEGAN, LedgerBuilder, row
@@ -17,7 +18,7 @@ def test_page_shows_rows_that_were_left_out(tmp_path):
     ledger = LedgerBuilder(2).begin()
     ledger.lines.append(codec.encode_skip("night-1", BEGAN, Skip.UNCHANGED, [A]))
     data = report.load(ledger.intend(B).result(B).end().write(tmp_path / "l.ndjson"))
-    report.write_html(data, tmp_path / "page.html", NOW)
+    report_page.write(data, tmp_path / "page.html", NOW)
     page = (tmp_path / "page.html").read_text("utf-8")
     found = json.loads(zlib.decompress(base64.b64decode(page.partition('id="data">')[2].partition("<")[0])))
     assert [found["statuses"][at] for at in found["numbers"]["status"]] == ["succeeded", "unchanged"]

@@ -13,7 +13,8 @@ from batch_snapshot.models import Account, Quota, Status
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.forecast import Forecast
 from batch_snapshot.ratelimit.windows import CallLog, windows
-from batch_snapshot.reporting import html, report
+from batch_snapshot.reporting import page as report_page
+from batch_snapshot.reporting import report
 from batch_snapshot.reporting.live import LedgerView
 from batch_snapshot.reporting.status import LedgerWatch
 from tests.support.ledgers import BEGAN, RUN_ID, LedgerBuilder, row
@@ -179,8 +180,8 @@ def test_many_spent_windows_are_counted(tmp_path):
     room = AccountForecast(Forecast((), 0.0), 1.0, "declared", hour, (1,), (0.0,))
     data = report.load_watched(path, watch, {})
     data.forecasts = {"open": room, **{f"a{number}": known for number in range(30)}}
-    content = report.page_content(data, NOW, accounts={}, groups={}, frame=watch.frame())
-    parts = html.sections(content)
+    data.frame = watch.frame()
+    parts = report_page.sections(data, NOW)
     assert parts["now"].count("is spent, opens 2026-03-02 00:01 UTC") == 6
     assert "<b>24</b> <span>more windows are spent" in parts["now"]
     assert parts["quotas"].count("<tr>") == 21

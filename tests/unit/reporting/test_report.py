@@ -6,6 +6,7 @@ from batch_snapshot import paths
 from batch_snapshot.errors import InputError, LedgerError, ManifestError
 from batch_snapshot.ledger import locks
 from batch_snapshot.models import Status
+from batch_snapshot.reporting import page as report_page
 from batch_snapshot.reporting import report
 from tests.support.ledgers import LedgerBuilder
 from tests.support.processes import pairs, write_manifest
@@ -66,13 +67,13 @@ def test_report_is_written_atomically_and_never_over_its_sources(tmp_path):
     data = report.load(path)
     target = tmp_path / "page.html"
     target.write_text("before", "utf-8")
-    report.write_html(data, target, NOW)
+    report_page.write(data, target, NOW)
     assert target.read_text("utf-8").startswith("<!DOCTYPE html>")
     before = path.read_bytes(), listed.read_bytes()
     (tmp_path / "link").symlink_to(path)
     for ours in (path, listed, tmp_path / "link"):
         with pytest.raises(InputError, match="what the report is made from"):
-            report.write_html(data, ours, NOW)
+            report_page.write(data, ours, NOW)
     assert (path.read_bytes(), listed.read_bytes()) == before
     names = sorted(each.name for each in tmp_path.iterdir())
     assert names == ["l.ndjson", "link", "page.html", "trial.yaml"], "nothing else is left behind"
@@ -93,7 +94,7 @@ def test_failed_report_keeps_the_file_that_was_there(tmp_path):
 def test_report_error_names_a_path_that_cannot_be_written(tmp_path, target):
     data = report.load(LedgerBuilder(1).begin().result(A).end().write(tmp_path / "l.ndjson"))
     with pytest.raises(InputError) as caught:
-        report.write_html(data, tmp_path / target, NOW)
+        report_page.write(data, tmp_path / target, NOW)
     assert str(caught.value).startswith(str(tmp_path / target))
     with pytest.raises(InputError, match="--csv"):
         report.write_csv(data, tmp_path / "l.ndjson" / "csv")

@@ -1,0 +1,185 @@
+"""The report as a page: what it says before its table of rows, and that table."""
+
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+from math import isinf
+from pathlib import Path
+
+from batch_snapshot.config.accounts import accounts_with_quotas
+from batch_snapshot.errors import InputError, LedgerError
+from batch_snapshot.ledger import prune
+from batch_snapshot.ledger.diff import KIND_TEXTS, SHOWN, Difference, change_text, diff
+from batch_snapshot.ledger.records import Header
+from batch_snapshot.ratelimit.windows import DAY, windows
+from batch_snapshot.reporting import charts, html
+from batch_snapshot.reporting.html_table import PageRows, columns
+from batch_snapshot.reporting.next_steps import remedy
+from batch_snapshot.reporting.report import ReportData, replacing
+from batch_snapshot.reporting.summary import Summary, largest_first
+from batch_snapshot.reporting.text import advice
+
+#: The parts of the page, in this order.
+SECTIONS = (
+    *("header", "now", "outcome", "failures", "difference", "course", "quotas", "accounts"),
+    "invocations",
+)
+#: Seconds beyond which no end of a run is told.
+LONGEST_LEFT = 366 * 86_400.0
+#: Accounts of the table of accounts, and windows of that of windows.
+MOST_ACCOUNTS, MOST_WINDOWS = 500, 20
+
+
+def write(data: ReportData, file: Path, now: datetime) -> None:
+    page = render(data, now)
+    with replacing(data, file) as out:
+        out.write(page)
+
+
+def render(data: ReportData, now: datetime) -> str:
+    rows, counts = PageRows(), data.summary.counts
+    for entry in data.entries():
+        rows.add(entry)
+    data.accounts, data.groups, data.difference = rows.accounts, rows.groups, _difference(data)
+    unsettled, listed = counts.failed + counts.in_doubt + counts.unattempted, len(rows.plain)
+    return html.render_table(
+        title(data),
+        sections(data, now),
+        now,
+        title="Rows",
+        script="rows.js",
+        data=columns(rows.kept),
+        shown=len(rows.kept),
+        total=rows.total,
+        which=", those that did not succeed first",
+        command="batch-snapshot report … --csv FOLDER",
+        choice="Status",
+        searched="engagement, resource, message",
+        plain_note=f"the {f'first {listed:,} of ' if unsettled > listed else ''}{unsettled:,} rows that did "
+        "not succeed",
+        plain_head=("Status", "Account", "Engagement", "Resource", "Error"),
+        plain=[
+            (
+                one.status,
+                (html.words(one.status), one.row.account, one.row.engagement, one.row.resource, error),
+            )
+            for one, error in rows.plain
+        ],
+        explained="Wait + call: from the row's turn until its first call left, which takes a permit; and "
+        "from then to its end, further tries included.",
+    )
+
+
+def title(data: ReportData) -> str:
+    result, counts = data.summary.result, data.summary.counts
+    return f"{data.header.name}: {result}, {counts.succeeded:,} of {counts.total:,} rows succeeded"
+
+
+def sections(data: ReportData, now: datetime) -> dict[str, str]:
+    """The parts of the page before its table of rows, by name, each as HTML."""
+    summary, stats, quotas = data.summary, data.stats, accounts_with_quotas(data.path, data.header)
+    drawn = [
+        *charts.over_time(stats.invocations, data.allowed or allowed_rates(data)),
+        charts.latency(stats.latencies),
+        charts.attempts(stats.attempts),
+    ]
+    limits = {name: windows(account.quota) for name, account in quotas.items()}
+    a_day = {name: one.limit for name, known in limits.items() for one in known if one.seconds == DAY}
+    hours: Counter[int] = sum(stats.hours.values(), Counter())
+    per_day = sum(a_day.values()) if len(a_day) == len(quotas) else 0
+    left = data.frame.left if data.frame else None
+    left = left if left is not None and left < LONGEST_LEFT else None
+    module = html.template("sections.html").make_module(
+        {
+            "data": data,
+            "now": now,
+            "badge": _badge(summary),
+            "groups": [
+                (group, data.groups[group], advice(group), remedy(group, summary.ledger, summary.settings))
+                for group, _ in largest_first({group: found.rows for group, found in data.groups.items()})
+            ],
+            "accounts": _accounts(data),
+            "calls": sum((each.calls for each in stats.invocations), Counter()),
+            "throttled": sum((each.throttled for each in stats.invocations), Counter()),
+            "charts": [chart for chart in drawn if chart],
+            "failing": charts.failures_by_account(stats.failed_minutes) if len(data.accounts) > 1 else None,
+            "calendar": charts.calendar(hours, per_day) if hours and any(limits.values()) else None,
+            # By account: calls that are allowed in any 24 hours, and the most that there were.
+            "a_day": a_day,
+            "most_in_a_day": {name: charts.most_in_a_day(each) for name, each in stats.hours.items()},
+            "windows": _windows(data, now),
+            # Seconds until a run ends, and when that is.
+            "left": left,
+            "ends": None if left is None else now + timedelta(seconds=left),
+            "most_windows": MOST_WINDOWS,
+            "changes": SHOWN,
+            "change_text": change_text,
+            "kinds": KIND_TEXTS,
+        }
+    )
+    return {name: getattr(module, f"part_{name}")() for name in SECTIONS}
+
+
+def _badge(summary: Summary) -> str:
+    """How the outcome is coloured: good, mixed, bad or going."""
+    if summary.result == "completed":
+        return "good"
+    return {"running": "going", "stopped": "bad", "crashed": "bad"}.get(summary.outcome, "mixed")
+
+
+def _accounts(data: ReportData) -> list[tuple[str, Counter[str]]]:
+    """The accounts as the manifest has them; of very many those in which the most rows failed."""
+    places = {name: place for place, name in enumerate(data.header.accounts)}
+    accounts = sorted(data.accounts.items(), key=lambda item: places.get(item[0], len(places)))
+    if len(accounts) > MOST_ACCOUNTS:
+        accounts.sort(key=lambda item: -item[1]["failed"] - item[1]["in_doubt"])
+    return accounts[:MOST_ACCOUNTS]
+
+
+def _windows(data: ReportData, now: datetime) -> list[tuple[str, str, int, int, str]]:
+    """The quota windows now: account, window, calls used, its limit, and when it opens; the fullest first."""
+
+    def opens(seconds: float) -> str:
+        if not seconds:
+            return "open"
+        return f"opens {'never' if isinf(seconds) else html.minute(now + timedelta(seconds=seconds + 59))}"
+
+    found = [
+        (name, window.name, used, window.limit, opens(opens_in))
+        for name, known in data.forecasts.items()
+        for window, used, opens_in in zip(known.windows, known.used, known.opens_in, strict=True)
+    ]
+    return sorted(found, key=lambda each: -each[2] / max(1, each[3]))
+
+
+def allowed_rates(data: ReportData) -> list[float | None]:
+    return [
+        allowed_rate(data.path, each.header) if each.header and not each.rates else None
+        for each in data.stats.invocations
+    ]
+
+
+def allowed_rate(path: Path, header: Header, changed: Mapping[str, float] | None = None) -> float | None:
+    """Declared calls a second of all accounts together; None: not all of them declare one.
+
+    `changed` are rates by account that were declared since.
+    """
+    rates = [account.quota.per_second for account in accounts_with_quotas(path, header, changed).values()]
+    return sum(filter(None, rates)) if rates and None not in rates else None
+
+
+def _difference(data: ReportData) -> Difference | None:
+    """What changed since the ledger before it; None: there is none, or it cannot be read."""
+    first = data.stats.history.first or data.header
+    with suppress(InputError):
+        earlier = [
+            one
+            for one in prune.ledgers_in(data.path.parent)
+            if one.series == (first.name, first.endpoint) and one.started_at < first.started_at
+        ]
+        try:
+            return diff(max(earlier, key=lambda one: one.started_at).path, data.path) if earlier else None
+        except LedgerError as error:
+            data.notes.append(f"The ledger before this one cannot be compared with it ({error}).")
+    return None
