@@ -4,7 +4,7 @@ import codecs
 import json
 from collections.abc import Callable, Iterator
 from io import BufferedReader, TextIOWrapper
-from typing import Any, Self
+from typing import Self
 
 from batch_snapshot.manifest.includes import Names
 from batch_snapshot.manifest.problems import Report, UnreadableError, quoted, quoted_ascii
@@ -59,19 +59,19 @@ def ndjson_entries(
 
 def _json_entry(text: str, line: int, report: Report) -> Node:
     try:
-        parsed = json.loads(text, object_pairs_hook=_JsonPairs)
+        return _json_node(_decode(text), line, report, deepest=3)
     except RecursionError:
         report(line, "nested deeper than any entry needs")
     except ValueError as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else "a number is too long"
-        report(line, f"not valid JSON: {reason}: one object a line, keys and texts in double quotes")
-    else:
-        return _json_node(parsed, line, report, deepest=3)
+        what = "(a number is too long)"
+        if isinstance(error, json.JSONDecodeError):
+            what = f"from column {error.pos + 1} on ({error.msg})"
+        report(line, f"not valid JSON {what}: one object a line, keys and texts in double quotes")
     return Reported(line)
 
 
-class _JsonPairs(list[tuple[str, Any]]):
-    """A JSON object, which may hold a key twice."""
+#: Objects become tuples of their keys and values: they may hold a key twice.
+_decode = json.JSONDecoder(object_pairs_hook=tuple).decode
 
 
 def _json_node(value: object, line: int, report: Report, deepest: int) -> Node:
@@ -81,7 +81,7 @@ def _json_node(value: object, line: int, report: Report, deepest: int) -> Node:
         return Scalar("", line, plain=True)
     if deepest == 0:
         report(line, "nested deeper than any entry needs")
-    elif isinstance(value, _JsonPairs):
+    elif isinstance(value, tuple):
         nodes: dict[str, Node] = {}
         for key, one in value:
             if key in nodes:

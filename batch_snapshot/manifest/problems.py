@@ -25,6 +25,8 @@ _PLACE = re.compile(r"(?:(.*?):(\d+)|(.*?)): (.*)", re.DOTALL)
 #: Quotes and brackets, and what separates a message from the fix, or from an example.
 _SEPARATOR = re.compile(r'"[^"]*"|\([^()]*\)|(?P<separator>[:;] |, (?=e\.g\. ))')
 _BRACKETS = re.compile(r"(?P<message>[^()]+) \((?P<hint>[^()]+)\)", re.DOTALL)
+#: Where the parser stopped, in the message of a syntax error.
+_POSITION = re.compile(r"not valid \w+ from column (\d+) on ")
 #: Bytes of a line that are searched.
 _LONGEST = 1 << 20
 
@@ -124,7 +126,9 @@ def problems_as_fields(problems: Iterable[str]) -> list[ProblemFields]:
     found = [_split(problem) for problem in problems]
     by_file: defaultdict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     for number, problem in enumerate(found):
-        if problem.line:
+        if parsed := _POSITION.match(problem.message):
+            found[number] = problem._replace(column=int(parsed[1]))
+        elif problem.line:
             by_file[problem.file][problem.line].append(number)
     for name, numbers in by_file.items():
         with suppress(OSError), open_regular(Path(name)) as file:

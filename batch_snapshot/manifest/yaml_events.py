@@ -109,8 +109,9 @@ class Document:
             raise UnreadableError(line, f"not readable: {error.reason}: {fix}") from error
         except yaml.MarkedYAMLError as error:
             mark: Any = error.problem_mark or error.context_mark
-            tab = "cannot start any token" in (error.problem or "")
-            hint = " (a tab? indent with spaces; quote text that begins with @ or `)" if tab else ""
+            hint = "check the indentation, brackets and quotes there"
+            if "cannot start any token" in (error.problem or ""):
+                hint = "a tab? indent with spaces; quote text that begins with @ or `"
             where = f", {error.context}" if error.context else ""
             line = mark.line + 1 if mark else 0
             if "nesting depth" in (error.problem or ""):  # newer libyaml has a limit of its own
@@ -118,7 +119,8 @@ class Document:
             began: Any = error.context_mark
             if began and began.line + 1 != line:
                 where += f" that begins in line {began.line + 1}"
-            raise UnreadableError(line, f"not valid YAML: {error.problem}{where}{hint}") from error
+            at = f" from column {mark.column + 1} on" if mark else ""
+            raise UnreadableError(line, f"not valid YAML{at} ({error.problem}{where}): {hint}") from error
 
     def _document(self, *, bare: bool) -> Iterator[tuple[Scalar, Node]]:
         self._next()

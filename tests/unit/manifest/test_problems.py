@@ -32,6 +32,25 @@ def test_problem_has_file_line_column_message_and_hint(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "line", "column", "hint"),
+    [
+        ("a.ndjson", '{"resource": "not", "not" "valid"}', 27, "one object a line, keys and texts"),
+        ("a.yaml", "not: valid: not", 11, "check the indentation, brackets"),
+        ("a.yaml", "a: @not", 4, "a tab? indent with spaces"),
+    ],
+)
+def test_column_of_a_syntax_error_is_where_the_parser_stopped(tmp_path, name, line, column, hint):
+    path = tmp_path / name
+    path.write_text(f"{line}\n", "utf-8")
+    with pytest.raises(ManifestError) as caught:
+        load(path)
+    found = problems_as_fields(caught.value.problems)[-1]
+    assert (found.line, found.column) == (1, column)
+    assert str(found.hint).startswith(hint)
+    assert f" from column {column} on (" in found.message
+
+
+@pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
         (
