@@ -24,9 +24,20 @@ class Model(NamedTuple):
     target_prefix: str
     #: HTTP status by error code.
     statuses: Mapping[str, int]
-    #: Input shape by operation, served or not.
+    #: Input and output shape by operation, served or not.
     inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
     shapes: Mapping[str, Mapping[str, Any]]
+
+    def parts(self, shape: str, row: Mapping[str, Any]) -> dict[str, Any]:
+        """What a structure has of a row that may hold more."""
+        return {name: row[name] for name in self.shapes[shape]["members"] if row.get(name) is not None}
+
+    def list_of(self, operation: str) -> tuple[str, str]:
+        """The member that holds the items of a list's answer, and the shape of an item."""
+        members = self.shapes[self.outputs[operation]]["members"]
+        found = {name: self.shapes[member["shape"]] for name, member in members.items()}
+        return next((name, one["member"]["shape"]) for name, one in found.items() if one["type"] == "list")
 
     def validate(self, operation: str, params: object) -> None:
         """Refuse a request that breaks the operation's input shape, naming every wrong field.
@@ -88,12 +99,12 @@ def load_model(data_path: str | None) -> Model:
         for name, shape in shapes.items()
         if shape.get("exception")
     }
-    return Model(
-        document["metadata"]["targetPrefix"],
-        {**COMMON_STATUSES, **statuses},
-        {name: operation["input"]["shape"] for name, operation in document["operations"].items()},
-        shapes,
+    operations = document["operations"].items()
+    inputs, outputs = (
+        {name: one[way]["shape"] for name, one in operations if way in one} for way in ("input", "output")
     )
+    prefix = document["metadata"]["targetPrefix"]
+    return Model(prefix, {**COMMON_STATUSES, **statuses}, inputs, outputs, shapes)
 
 
 #: By type of a shape, how its values are read from JSON, and what a message calls them.

@@ -1,4 +1,8 @@
-"""The read operations: single things, and lists page by page, filtered and sorted as asked."""
+"""The read operations: single things, and lists page by page, filtered and sorted as asked.
+
+A row holds all that is known of a thing, under the names of the service and under those of the parameters
+that filter or sort by it. Of these an answer has what the service model says.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -7,24 +11,14 @@ from uuid import uuid4
 
 from batch_snapshot.simulator import opportunity
 from batch_snapshot.simulator.answers import Problem, invalid, not_found
-from batch_snapshot.simulator.model import parse_time, show_time
+from batch_snapshot.simulator.model import Model, parse_time, show_time
 from batch_snapshot.simulator.world import EPOCH, SeededJob, Series, Snapshot, World, account_of
 
 Params = dict[str, Any]
 Row = dict[str, Any]
 Rows = list[Row]
 
-#: Members of items that are named differently from the parameters that filter by them.
-_MEMBERS: Final = {
-    "EngagementIdentifier": "EngagementId",
-    "EngagementInvitationIdentifier": "EngagementInvitationId",
-    "OpportunityIdentifier": "OpportunityId",
-    "TaskIdentifier": "TaskId",
-    "ContextIdentifier": "ContextId",
-    "ResourceIdentifier": "ResourceId",
-    "ResourceSnapshotTemplateIdentifier": "ResourceSnapshotTemplateName",
-}
-#: Parameters of lists that are no filters.
+#: Parameters of lists that are no filters; one that is an object is none either.
 _NO_FILTERS: Final = frozenset({"Catalog", "MaxResults", "NextToken", "Sort"})
 #: The accounts that made the seeded engagements: this partner's, and AWS's own, which sent the invitations.
 _SEEDER, _INVITER = account_of("seed"), account_of("inviter")
@@ -38,20 +32,23 @@ _KEPT: Final = 10_000
 class ReadApi:
     """Reads the world as it was `lag` seconds before."""
 
-    def __init__(self, world: World, lag: float) -> None:
+    def __init__(self, model: Model, world: World, lag: float) -> None:
+        self._model = model
         self._world = world
         self._lag = lag
         #: By NextToken: the request, all its items, and where the next page starts.
         self._next: dict[str, tuple[object, Rows, int]] = {}
 
     def read(self, operation: str, params: Params, at: float) -> dict[str, Any]:
+        model, seen_until = self._model, at - self._lag
         if operation in _GETS:
-            return _GETS[operation](self._world, params, at - self._lag)
-        member, list_rows = _LISTS[operation]
+            return model.parts(model.outputs[operation], _GETS[operation](self._world, params, seen_until))
+        member, item = model.list_of(operation)
         asked = (operation, {k: v for k, v in params.items() if k not in {"MaxResults", "NextToken"}})
         token = params.get("NextToken")
         if token is None:
-            start, rows = 0, list_rows(self._world, params, at - self._lag)
+            rows = _sorted(_matching(_LISTS[operation](self._world, params, seen_until), params), params)
+            start, rows = 0, [model.parts(item, row) for row in rows]
         else:
             known, rows, start = self._next.get(token, (None, [], 0))
             if known != asked:
@@ -65,6 +62,40 @@ class ReadApi:
         if len(self._next) > _KEPT:
             del self._next[next(iter(self._next))]
         return {member: rows[start:end], "NextToken": token}
+
+
+def _matching(rows: Iterable[Row], params: Params) -> Rows:
+    filters = {
+        name: value if isinstance(value, list) else [value]
+        for name, value in params.items()
+        if value and name not in _NO_FILTERS and not isinstance(value, dict)
+    }
+    return [row for row in rows if all(_fits(row, name, wanted) for name, wanted in filters.items())]
+
+
+def _fits(row: Row, name: str, wanted: Sequence[str]) -> bool:
+    """Whether a row has one of the values that a parameter lists, or an Arn that ends with it.
+
+    Nobody documents whether one of several values is enough where a row has several: here it must have all.
+    """
+    member = name.removeprefix("Exclude")
+    if member not in row:
+        member = member.replace("TemplateIdentifier", "TemplateName").replace("Identifier", "Id")
+    found = row.get(member, "")
+    if member != name and name.startswith("Exclude"):
+        return not set(wanted) & set(found if isinstance(found, list) else [found])
+    if isinstance(found, list):
+        return set(wanted) <= set(found)
+    return any(one == found or one.endswith(f"/{found}") for one in wanted)
+
+
+def _sorted(rows: Rows, params: Params) -> Rows:
+    """Sort as the request asks, or leave the order of creation."""
+    sort = params.get("Sort") or {}
+    if not sort:
+        return rows
+    by = sort.get("SortBy") or "CreatedDate"
+    return sorted(rows, key=lambda row: row[by], reverse=sort.get("SortOrder") == "DESCENDING")
 
 
 # -- single things ----------------------------------------------------------------------------------------
@@ -89,11 +120,10 @@ def _get_job(world: World, params: Params, _seen_until: float) -> Row:
 
 def _get_engagement(world: World, params: Params, seen_until: float) -> Row:
     wanted = params["Identifier"].rpartition("/")[2]
-    asked = {"Catalog": params["Catalog"], "EngagementIdentifier": [wanted]}
-    listed = _list_engagements(world, asked, seen_until)
-    if not listed:
+    found = next((row for row in _engagements(world, params, seen_until) if row["Id"] == wanted), None)
+    if found is None:
         raise not_found(f"Engagement {wanted}")
-    return {**listed[0], "Contexts": [{"Type": kind} for kind in listed[0]["ContextTypes"]]}
+    return {**found, "Contexts": [{"Type": kind} for kind in found["ContextTypes"]]}
 
 
 def _get_opportunity(world: World, params: Params, _seen_until: float) -> Row:
@@ -115,7 +145,7 @@ _GETS: Final[Mapping[str, Callable[[World, Params, float], Row]]] = {
 # -- lists ------------------------------------------------------------------------------------------------
 
 
-def _list_engagements(world: World, params: Params, seen_until: float) -> Rows:
+def _engagements(world: World, params: Params, seen_until: float) -> Rows:
     catalog = params["Catalog"]
     origins = {one.engagement: one.origin for one in world.invitations}
     made = {
@@ -125,42 +155,18 @@ def _list_engagements(world: World, params: Params, seen_until: float) -> Rows:
     for (of, engagement), snapshots in world.by_engagement.items():
         if of == catalog and engagement not in made and _seen(snapshots[:1], seen_until):
             made[engagement] = (account_of(snapshots[0].access_key), snapshots[0].created_at)
-    rows = [
+    return [
         {
             "Arn": _arn(catalog, f"engagement/{number}"),
-            "Id": number,
+            **dict.fromkeys(("Id", "EngagementId"), number),
             "Title": f"Engagement {number}",
-            "CreatedAt": show_time(created_at),
+            **dict.fromkeys(("CreatedAt", "CreatedDate"), show_time(created_at)),
             "CreatedBy": created_by,
             "MemberCount": 2,
-            "ContextTypes": types,
+            "ContextTypes": _context_types(number, origins.get(number)),
         }
         for number, (created_by, created_at) in made.items()
-        if _wanted(params, "CreatedBy", created_by)
-        and created_by not in (params.get("ExcludeCreatedBy") or ())
-        and _wanted(params, "EngagementIdentifier", number)
-        for types in [_context_types(number, origins.get(number))]
-        # Nobody documents whether one of several types is enough: here an engagement must have all.
-        if set(params.get("ContextTypes") or types) <= set(types)
-        and not set(params.get("ExcludeContextTypes") or ()) & set(types)
     ]
-    return _sorted(rows, params, {"CreatedDate": lambda row: row["CreatedAt"]})
-
-
-def _list_associations(world: World, params: Params, seen_until: float) -> Rows:
-    rows: dict[tuple[str, str], Row] = {}
-    for series, snapshots in world.series.items():
-        if series.catalog == params["Catalog"] and _seen(snapshots[:1], seen_until):
-            rows.setdefault((series.engagement, series.resource), _snapshot_row(snapshots[0]))
-    members = ("Catalog", "EngagementId", "ResourceType", "ResourceId", "CreatedBy")
-    return _parts(_matching(rows.values(), params), members)
-
-
-def _list_snapshots(world: World, params: Params, seen_until: float) -> Rows:
-    snapshots = world.by_engagement.get((params["Catalog"], params["EngagementIdentifier"]), ())
-    rows = [_snapshot_row(snapshot) for snapshot in _seen(snapshots, seen_until)]
-    members = ("Arn", "Revision", "ResourceType", "ResourceId", "ResourceSnapshotTemplateName", "CreatedBy")
-    return _parts(_matching(rows, params), members)
 
 
 def _context_types(engagement: str, origin: str | None) -> list[str]:
@@ -170,45 +176,43 @@ def _context_types(engagement: str, origin: str | None) -> list[str]:
     return ["Lead"] if origin == "engagement" else ["CustomerProject"]
 
 
-#: What tasks name: members of their summaries, and the fields of a job.
-_NAMED: Final = {
-    "OpportunityId": "opportunity",
-    "ResourceSnapshotJobId": "job_id",
-    "EngagementId": "engagement",
-    "EngagementInvitationId": "invitation_id",
-    "ContextId": "context",
-}
+def _associations(world: World, params: Params, seen_until: float) -> Iterable[Row]:
+    rows: dict[tuple[str, str], Row] = {}
+    for series, snapshots in world.series.items():
+        if series.catalog == params["Catalog"] and _seen(snapshots[:1], seen_until):
+            rows.setdefault((series.engagement, series.resource), _snapshot_row(snapshots[0]))
+    return rows.values()
 
 
-_JOINED: Final = ("OpportunityId", "ResourceSnapshotJobId", "EngagementId")
-#: A task that accepted the invitation to a lead made no opportunity.
-_ACCEPTING: Final = {
-    "invitation": ("OpportunityId", "ResourceSnapshotJobId", "EngagementInvitationId"),
-    "engagement": ("EngagementInvitationId",),
-}
+def _snapshots(world: World, params: Params, seen_until: float) -> Rows:
+    snapshots = world.by_engagement.get((params["Catalog"], params["EngagementIdentifier"]), ())
+    return [_snapshot_row(snapshot) for snapshot in _seen(snapshots, seen_until)]
 
 
-def _list_tasks(
-    kind: str, members: Mapping[str, Sequence[str]], world: World, params: Params, _seen_until: float
-) -> Rows:
-    """The tasks of a kind; `members` says of what they begin with, by origin, what they name."""
-    rows = [
-        {
+def _tasks(kind: str, origins: Sequence[str], world: World, params: Params, _seen_until: float) -> Rows:
+    """The tasks of a kind, which began with a thing of these origins."""
+
+    def row(job: SeededJob) -> Row:
+        # A task that accepted the invitation to a lead made no opportunity.
+        made = job.origin == origins[0]
+        return {
             "TaskId": job.task_id,
             "TaskArn": _arn(params["Catalog"], f"{kind}-task/{job.task_id}"),
             "StartTime": show_time(job.created_at),
             "TaskStatus": "COMPLETE",
-            **{name: getattr(job, _NAMED[name]) for name in members[job.origin]},
+            "OpportunityId": job.opportunity if made else None,
+            "ResourceSnapshotJobId": job.job_id if made else None,
+            "EngagementId": job.engagement,
+            "EngagementInvitationId": None if job.origin == "opportunity" else job.invitation_id,
+            "ContextId": job.context,
         }
-        for job in world.jobs
-        if job.origin in members
-    ]
-    return _sorted(_matching(rows, params), params, {"StartTime": lambda row: row["StartTime"]})
+
+    return [row(job) for job in world.jobs if job.origin in origins]
 
 
-def _list_invitations(world: World, params: Params, _seen_until: float) -> Rows:
+def _invitations(world: World, params: Params, _seen_until: float) -> Rows:
     """The invitations that this partner has received; it has sent none."""
-    rows = [
+    return [
         {
             "Catalog": params["Catalog"],
             "Id": one.invitation_id,
@@ -225,79 +229,35 @@ def _list_invitations(world: World, params: Params, _seen_until: float) -> Rows:
         }
         for one in world.invitations
     ]
-    return _sorted(_matching(rows, params), params, {"InvitationDate": lambda row: row["InvitationDate"]})
 
 
-def _list_jobs(world: World, params: Params, _seen_until: float) -> Rows:
-    rows = _matching([_job_row(params["Catalog"], job) for job in world.jobs], params)
-    rows = _sorted(rows, params, {"CreatedDate": lambda row: row["Id"]})
-    return _parts(rows, ("Id", "Arn", "EngagementId", "Status"))
+def _jobs(world: World, params: Params, _seen_until: float) -> Rows:
+    return [_job_row(params["Catalog"], job) for job in world.jobs]
 
 
-def _list_opportunities(world: World, params: Params, _seen_until: float) -> Rows:
+def _opportunities(world: World, params: Params, _seen_until: float) -> Rows:
     span = params.get("LastModifiedDate") or {}
     after = parse_time(span.get("AfterLastModifiedDate") or "") or float("-inf")
     before = parse_time(span.get("BeforeLastModifiedDate") or "") or float("inf")
-    rows = [
+    return [
         _opportunity_row(world, params["Catalog"], number, modified)
         for number, modified in world.opportunities[params["Catalog"]].items()
         if after < modified < before
     ]
-    found = [
-        row
-        for row in rows
-        if _wanted(params, "Identifier", row["Id"])
-        and _wanted(params, "LifeCycleStage", row["LifeCycle"]["Stage"])
-        and _wanted(params, "LifeCycleReviewStatus", row["LifeCycle"]["ReviewStatus"])
-        and _wanted(params, "CustomerCompanyName", row["Customer"]["Account"]["CompanyName"])
-    ]
-    keys: Mapping[str, Callable[[Row], Any]] = {
-        "LastModifiedDate": lambda row: row["LastModifiedDate"],
-        "Identifier": lambda row: row["Id"],
-        "CustomerCompanyName": lambda row: row["Customer"]["Account"]["CompanyName"],
-    }
-    return _sorted(found, params, keys)
 
 
-def _matching(rows: Iterable[Row], params: Params) -> Rows:
-    """The rows whose members equal the parameters that filter by them, or are among those that these list."""
-    asked = {
-        _MEMBERS.get(name, name): value if isinstance(value, list) else [value]
-        for name, value in params.items()
-        if value is not None and name not in _NO_FILTERS
-    }
-    return [row for row in rows if all(_wanted(asked, member, row.get(member, "")) for member in asked)]
-
-
-def _sorted(rows: Rows, params: Params, keys: Mapping[str, Callable[[Row], Any]]) -> Rows:
-    """Sort as the request asks, or leave the order of creation."""
-    sort = params.get("Sort") or {}
-    if not sort:
-        return rows
-    key = keys[sort.get("SortBy") or next(iter(keys))]
-    return sorted(rows, key=key, reverse=sort.get("SortOrder") == "DESCENDING")
-
-
-#: By operation: the answer's member and what fills it.
-_LISTS: Final[Mapping[str, tuple[str, Callable[[World, Params, float], Rows]]]] = {
-    "ListEngagementByAcceptingInvitationTasks": (
-        "TaskSummaries",
-        partial(_list_tasks, "engagement-by-accepting-invitation", _ACCEPTING),
+_LISTS: Final[Mapping[str, Callable[[World, Params, float], Iterable[Row]]]] = {
+    "ListEngagementByAcceptingInvitationTasks": partial(
+        _tasks, "engagement-by-accepting-invitation", ["invitation", "engagement"]
     ),
-    "ListEngagementFromOpportunityTasks": (
-        "TaskSummaries",
-        partial(_list_tasks, "engagement-from-opportunity", {"opportunity": _JOINED}),
-    ),
-    "ListEngagementInvitations": ("EngagementInvitationSummaries", _list_invitations),
-    "ListEngagementResourceAssociations": ("EngagementResourceAssociationSummaries", _list_associations),
-    "ListEngagements": ("EngagementSummaryList", _list_engagements),
-    "ListOpportunities": ("OpportunitySummaries", _list_opportunities),
-    "ListOpportunityFromEngagementTasks": (
-        "TaskSummaries",
-        partial(_list_tasks, "opportunity-from-engagement", {"engagement": (*_JOINED, "ContextId")}),
-    ),
-    "ListResourceSnapshotJobs": ("ResourceSnapshotJobSummaries", _list_jobs),
-    "ListResourceSnapshots": ("ResourceSnapshotSummaries", _list_snapshots),
+    "ListEngagementFromOpportunityTasks": partial(_tasks, "engagement-from-opportunity", ["opportunity"]),
+    "ListEngagementInvitations": _invitations,
+    "ListEngagementResourceAssociations": _associations,
+    "ListEngagements": _engagements,
+    "ListOpportunities": _opportunities,
+    "ListOpportunityFromEngagementTasks": partial(_tasks, "opportunity-from-engagement", ["engagement"]),
+    "ListResourceSnapshotJobs": _jobs,
+    "ListResourceSnapshots": _snapshots,
 }
 
 #: The operations that are served here.
@@ -312,15 +272,19 @@ def _arn(catalog: str, tail: str) -> str:
 
 
 def _opportunity_row(world: World, catalog: str, number: str, modified: float) -> Row:
+    stage, customer = opportunity.stage(number, world.edits(number)), opportunity.customer(number)
     return {
         "Catalog": catalog,
-        "Id": number,
+        **dict.fromkeys(("Id", "Identifier"), number),
         "Arn": _arn(catalog, f"opportunity/{number}"),
         "OpportunityType": "Net New Business",
         "LastModifiedDate": show_time(modified),
         "CreatedDate": show_time(min(modified, EPOCH)),
-        "LifeCycle": {"Stage": opportunity.stage(number, world.edits(number)), "ReviewStatus": "Approved"},
-        "Customer": opportunity.customer(number),
+        "LifeCycle": {"Stage": stage, "ReviewStatus": "Approved"},
+        "LifeCycleStage": stage,
+        "LifeCycleReviewStatus": "Approved",
+        "Customer": customer,
+        "CustomerCompanyName": customer["Account"]["CompanyName"],
         "Project": {},
     }
 
@@ -349,21 +313,11 @@ def _job_row(catalog: str, job: SeededJob) -> Row:
         "ResourceId": job.opportunity,
         "ResourceArn": _arn(catalog, f"opportunity/{job.opportunity}"),
         "ResourceSnapshotTemplateName": "OpportunitySummaryView",
-        "CreatedAt": show_time(job.created_at),
+        **dict.fromkeys(("CreatedAt", "CreatedDate"), show_time(job.created_at)),
         "Status": job.status,
     }
-
-
-def _parts(rows: Rows, members: Sequence[str]) -> Rows:
-    return [{member: row[member] for member in members} for row in rows]
 
 
 def _seen(snapshots: Sequence[Snapshot], until: float) -> list[Snapshot]:
     """The snapshots that reads show already."""
     return [snapshot for snapshot in snapshots if snapshot.created_at <= until]
-
-
-def _wanted(params: Params, name: str, value: str) -> bool:
-    """Whether a list parameter is absent, empty, or holds the value or an Arn that ends with it."""
-    choices = params.get(name)
-    return not choices or any(choice == value or choice.endswith(f"/{value}") for choice in choices)

@@ -49,7 +49,7 @@ class Service:
         self._settings = settings
         self._world = simulator.world
         self._model = load_model(os.environ.get("AWS_DATA_PATH"))
-        self._reader = ReadApi(simulator.world, settings.read_lag)
+        self._reader = ReadApi(self._model, simulator.world, settings.read_lag)
         self._writes = Throttle(lambda: gates(settings.rate, settings.burst, settings.windows))
         self._reads = Throttle(lambda: gates(settings.read_rate, settings.read_burst))
         self._ordinal = 0
