@@ -63,7 +63,7 @@ def _diff_payloads(paths: list[Path], given: dict[str, Any]) -> int:
     # Before any read is spent on the other one.
     if gone := [path for path in paths if not files.exists(path)]:
         raise reader.missing(gone[0])
-    ledgers = {path: folder / f"{path.stem}.ndjson" for path in paths if reader.head_if_ledger(path)}
+    ledgers = fetch.export_files([path for path in paths if reader.head_if_ledger(path)], folder)
     if html:
         page.check(html, [*paths, *ledgers.values()])
     done = fetch.Exported()

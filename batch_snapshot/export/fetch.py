@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from batch_snapshot import sqlite
+from batch_snapshot import files, sqlite
 from batch_snapshot.config.options import Options
 from batch_snapshot.discovery.output import calls_fields, calls_text
 from batch_snapshot.discovery.readers import Environment, open_ledger_readers
@@ -92,13 +92,26 @@ async def export(
     return result
 
 
+def export_files(ledgers: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """The file of each ledger's export: its name, after as many of its folders as tell it from the others."""
+    parts = {ledger: (*files.resolved(ledger).parts[1:-1], ledger.stem) for ledger in ledgers}
+    depths = dict.fromkeys(parts, 1)
+    while True:
+        names = {ledger: "-".join(parts[ledger][-depth:]) for ledger, depth in depths.items()}
+        used = Counter(names.values())
+        alike = [one for one in names if used[names[one]] > 1 and depths[one] < len(parts[one])]
+        if not alike:
+            return {ledger: folder / f"{name}.ndjson" for ledger, name in names.items()}
+        depths.update({ledger: depths[ledger] + 1 for ledger in alike})
+
+
 def plan(ledgers: Sequence[Path], output: Path, form: str | None) -> tuple[str, dict[Path, list[Path]]]:
     """The format, and by the NDJSON file that is appended to the ledgers that it is fetched for."""
     if output.is_dir() or not output.suffix:
         form = form or "ndjson"
         sources: dict[Path, list[Path]] = defaultdict(list)
-        for ledger in ledgers:
-            sources[output / f"{ledger.stem}.ndjson"].append(ledger)
+        for ledger, source in export_files(ledgers, output).items():
+            sources[source].append(ledger)
         for source, named in sources.items():
             if len(named) > 1:
                 both = f"{named[0]} and {named[1]}"

@@ -410,11 +410,34 @@ async def test_bad_use_of_diff_is_one_clear_line(place, given, says):
     assert (content(Path("a.ndjson")), content(NIGHTS[0])) == held
 
 
-async def test_two_ledgers_of_one_name_and_two_exports_at_once_are_refused():
+async def test_ledgers_of_one_name_are_told_apart_by_their_folders(place):
+    async with serve(SimulatorSettings()) as (url, _):
+        ledgers = [Path(folder, "night.ndjson") for folder in ("old/x", "new/x")]
+        for number, ledger in enumerate(ledgers, 2):
+            await night(url, ledger, pairs(number))
+        line = ["diff", "--payload", *map(str, ledgers), "--endpoint-url", url]
+        done = await Place(place).call(*line)
+        assert done.code == 0
+        files = [f"exports/{name}-x-night.ndjson" for name in ("old", "new")]
+        assert f"{files[0]} (2 rows) → {files[1]} (3 rows)" in done.stdout
+
+
+async def test_export_has_the_name_of_its_ledger_and_the_folders_that_tell_it_apart():
+    def named(*ledgers: str) -> list[str]:
+        return [path.name for path in fetch.export_files([Path(one) for one in ledgers], Path("x")).values()]
+
+    assert named("/a/n.ndjson", "/a/m.ndjson") == ["n.ndjson", "m.ndjson"]
+    assert named("/a/n.ndjson", "/b/n.ndjson", "/b/m.ndjson") == ["a-n.ndjson", "b-n.ndjson", "m.ndjson"]
+    assert named("/y/a/n.x", "/z/a/n.x", "/b/n.x") == ["y-a-n.ndjson", "z-a-n.ndjson", "b-n.ndjson"]
+    assert named("/a/n.x", "/b/n.x", "/c/a-n.x") == ["a-n.ndjson", "b-n.ndjson", "c-a-n.ndjson"]
+    assert named("/a/n.ndjson", "/a/../a/n.ndjson") == ["a-n.ndjson", "a-n.ndjson"]
+
+
+async def test_one_ledger_named_twice_and_two_exports_at_once_are_refused():
     async with serve(SimulatorSettings()) as (url, _):
         await night(url, NIGHTS[0], pairs(2))
         with pytest.raises(InputError, match="would both become"):
-            await exported(url, "exports", NIGHTS[0], Path("other/night-1.ndjson"))
+            await exported(url, "exports", NIGHTS[0], NIGHTS[0].absolute())
         with pytest.raises(InputError, match="no such file"):
             await exported(url, "exports", NIGHTS[1])
         both = await asyncio.gather(*(exported(url, "x.ndjson") for _ in range(2)), return_exceptions=True)
