@@ -47,7 +47,7 @@ def failure(error: Exception, scrub: Scrub) -> Failure:
 
 def _classified(error: Exception, scrub: Scrub) -> Failure:
     if isinstance(error, ClientError):
-        return error_codes.service_failure(_error_response(error.response, scrub))
+        return _service_failure(error.response, scrub)
     inner = getattr(error, "kwargs", {}).get("error")
     chain = [inner, error] if isinstance(inner, Exception) else [error]
     names = [cls.__name__ for cause in chain for cls in type(cause).__mro__]
@@ -107,7 +107,7 @@ def _unconnected(error: BaseException | None) -> bool:
     return False
 
 
-def _error_response(response: Mapping[str, Any], scrub: Scrub) -> error_codes.ErrorResponse:
+def _service_failure(response: Mapping[str, Any], scrub: Scrub) -> Failure:
     error = response.get("Error", {})
     metadata = response.get("ResponseMetadata", {})
     message = str(error.get("Message") or response.get("Message") or "")
@@ -117,7 +117,7 @@ def _error_response(response: Mapping[str, Any], scrub: Scrub) -> error_codes.Er
         for item in (errors if isinstance(errors, list) else [])
         if isinstance(item, Mapping)
     ]
-    return error_codes.ErrorResponse(
+    return error_codes.service_failure(
         code=scrub(str(error.get("Code") or "Unknown")),
         message=scrub("; ".join([message, *details]) if details else message),
         reason=scrub(str(response["Reason"])) if response.get("Reason") else None,

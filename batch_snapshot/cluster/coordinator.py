@@ -78,7 +78,7 @@ class Coordinator(Engine):
                 try:
                     if more:
                         for request in more:
-                            await self.preflight.check(account, request)
+                            await self._calls.check(account, request)
                         await self._seams.intend(more)
                         rows.left = {one.row.key: Attempts(one, self._now(), self._began) for one in more}
                         more = []

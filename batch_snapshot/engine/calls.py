@@ -1,12 +1,12 @@
 """What every call of an account goes through: its turn, its permit, and what its answer says.
 
+Before the first write of an account it is found out whose it is, and one cheap read is made in each catalog.
 An answer may slow the pace down, pause the account, or trip its breaker.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 import anyio
 
@@ -14,9 +14,10 @@ from batch_snapshot.config.options import Settings
 from batch_snapshot.engine.account import Abandoned, AccountState, StopKind
 from batch_snapshot.engine.limits import ConcurrencyLimit
 from batch_snapshot.engine.run_state import RunState
+from batch_snapshot.engine.seams import Seams
 from batch_snapshot.errors import StorageError
 from batch_snapshot.failures.breakers import UNREACHABLE, Pause
-from batch_snapshot.models import ApiError, Failure, Receipt, Verdict
+from batch_snapshot.models import ApiError, Failure, Receipt, Request, Verdict
 from batch_snapshot.ratelimit.pacer import Pacer, Permit, Reserved, WindowFullError
 
 _NO_WAIT = nullcontext()
@@ -32,7 +33,7 @@ class Calls:
     run: RunState
     concurrency: ConcurrencyLimit
     settings: Settings
-    now: Callable[[], datetime]
+    seams: Seams
 
     def turn(self, account: AccountState) -> AbstractAsyncContextManager[None]:
         """Make a call inside: at once, or while the account pauses, as the next probe."""
@@ -92,7 +93,7 @@ class Calls:
     ) -> Abandoned:
         """Stop the account or the run, as no window lets a call leave."""
         if isinstance(error, WindowFullError):
-            self.run.stop_account(account.name, account.window_spent(pacer, error.spent, self.now()))
+            self.run.stop_account(account.name, account.window_spent(pacer, error.spent, self.seams.now()))
         else:
             self.run.stop_uncounted(error)
         return Abandoned()
@@ -202,3 +203,56 @@ class Calls:
             self._pause(account, pattern.key, breaker.reason, anyio.current_time())
         else:
             self.run.stop_account(account.name, account.stopped(StopKind.STOPPED, breaker.reason))
+
+    # -- before the first write ----------------------------------------------------------------------
+
+    async def ready(self, account: AccountState, request: Request) -> bool:
+        """Whether the account can call. It comes before the intent, which records the clock skew."""
+        try:
+            await self.check(account, request)
+        except Abandoned:
+            return False
+        except ApiError as error:
+            if error.failure.verdict is Verdict.STOP_ACCOUNT:
+                self.stop_signing(account, error.failure)
+                return False
+        return True
+
+    async def check(self, account: AccountState, request: Request) -> None:
+        """Identify the account, and make one read in the catalog of `request`, each once.
+
+        An account that cannot sign, or cannot be identified now, raises `ApiError`.
+        """
+        catalog = request.row.catalog
+        if catalog in account.read_catalogs:
+            return
+        async with account.first_read:
+            account.check_halted()
+            if not account.identified:
+                await self._identify(account)
+            if catalog not in account.read_catalogs:
+                await self._first_read(account, request)
+
+    async def _identify(self, account: AccountState) -> None:
+        try:
+            # A prompt for an MFA code, or a slow STS, must not outlast a stop.
+            with account.interruptible():
+                await self.seams.identify(account)
+        except StorageError as error:
+            self.run.stop_uncounted(error)
+            raise Abandoned from None
+        account.identified = True
+
+    async def _first_read(self, account: AccountState, request: Request) -> None:
+        while True:
+            failure = await self.read(account, lambda: self.seams.probe(request))
+            if not (isinstance(failure, Failure) and failure.unreachable):
+                break
+        if isinstance(failure, Failure):
+            if failure.verdict is Verdict.STOP_ACCOUNT:
+                raise ApiError(failure)
+            account.warnings.append(
+                f"account {account.name}, catalog {request.row.catalog}: a first read failed "
+                f"({failure.code}: {failure.message}); rows in doubt may stay in doubt"
+            )
+        account.read_catalogs.add(request.row.catalog)

@@ -20,7 +20,6 @@ from batch_snapshot.engine.attempts import Attempts
 from batch_snapshot.engine.calls import Calls
 from batch_snapshot.engine.limits import ConcurrencyLimit
 from batch_snapshot.engine.lookup import LookUpRefusedError, LookUps
-from batch_snapshot.engine.preflight import Preflight
 from batch_snapshot.engine.queue import RequestQueue
 from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.engine.seams import Seams
@@ -64,9 +63,8 @@ class Engine(RunState):
         self._began = seams.now()
         self._concurrency = concurrency or ConcurrencyLimit(settings.concurrency)
         self._queue = RequestQueue(accounts, lambda name: accounts[name].halted)
-        self._calls = Calls(self, self._concurrency, settings, seams.now)
+        self._calls = Calls(self, self._concurrency, settings, seams)
         self._look_ups = LookUps(self._calls, seams, settings)
-        self.preflight = Preflight(self, self._calls, seams)
         #: What `set_concurrency` adds workers to.
         self._served: list[tuple[AccountState, _IntendedRows, TaskGroup]] = []
         #: Pairs with a row in progress; the signal is sent when it is done.
@@ -134,7 +132,7 @@ class Engine(RunState):
         """
         async with rows.lock:
             while not rows.waiting and (batch := await self._queue.take(account.name, INTENT_SIZE)):
-                if not await self.preflight.ready(account, batch[0]):
+                if not await self._calls.ready(account, batch[0]):
                     continue
                 await self._seams.intend(batch)
                 rows.waiting.extend(batch)
@@ -168,7 +166,7 @@ class Engine(RunState):
     async def _settle(self, account: AccountState, attempts: Attempts) -> None:
         """Send a row until its outcome is known, and record it."""
         try:
-            await self.preflight.check(account, attempts.request)
+            await self._calls.check(account, attempts.request)
             try:
                 outcome = await self._try(account, attempts)
             except ApiError as error:

@@ -7,7 +7,7 @@ by the names of their exception classes, so that none of those libraries is impo
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from batch_snapshot.models import INVALID_RESPONSE, ErrorKind, Failure, Verdict
@@ -127,36 +127,34 @@ CLIENT_RULES = _by_name(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorResponse:
-    code: str
-    message: str
-    reason: str | None = None
-    http_status: int | None = None
-    request_id: str | None = None
-    retry_after: float | None = None
-
-
-def service_failure(answer: ErrorResponse) -> Failure:
+def service_failure(
+    code: str,
+    message: str,
+    *,
+    reason: str | None = None,
+    http_status: int | None = None,
+    request_id: str | None = None,
+    retry_after: float | None = None,
+) -> Failure:
     """Classify an error answer by its code; of the status only 5xx, 3xx and 407 matter."""
-    status = answer.http_status or 0
-    server_side = status >= 500 or re.fullmatch("[5-9][0-9]{2}", answer.code) is not None
+    status = http_status or 0
+    server_side = status >= 500 or re.fullmatch("[5-9][0-9]{2}", code) is not None
     # The service never redirects: a login page or a proxy does.
     redirect = 300 <= status < 400
     default = "a redirect, which is not followed" if redirect else "no message"
     unknown = _SERVER_SIDE if server_side else _NO_ANSWER if redirect else _UNKNOWN_REFUSAL
-    rule = SERVICE_RULES.get(answer.code, unknown)
+    rule = SERVICE_RULES.get(code, unknown)
     if status == 407:
         # The service never answers 407: the proxy does, and it has forwarded nothing.
         return client_failure([PROXY_LOGIN], "the proxy answered 407: it wants a user and a password")
     return _failure(
         rule._replace(may_have_landed=rule.may_have_landed or server_side),
-        answer.code,
-        answer.message or default,
-        reason=_shortened(answer.reason),
-        http_status=answer.http_status,
-        request_id=_shortened(answer.request_id),
-        retry_after=answer.retry_after,
+        code,
+        message or default,
+        reason=_shortened(reason),
+        http_status=http_status,
+        request_id=_shortened(request_id),
+        retry_after=retry_after,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 
 from batch_snapshot.aws.client import Clients, _AccountClient
-from batch_snapshot.failures.error_codes import ErrorResponse, client_failure, service_failure
+from batch_snapshot.failures.error_codes import client_failure, service_failure
 from batch_snapshot.models import ApiError, Failure
 from tests.simulation.scenario import Scenario
 
@@ -32,7 +32,7 @@ Key = tuple[str, ...]
 
 
 def refusal(code: str, status: int = 400) -> Failure:
-    return service_failure(ErrorResponse(code=code, message=code, http_status=status))
+    return service_failure(code=code, message=code, http_status=status)
 
 
 NO_ANSWER = client_failure(["TimeoutError"], "no answer")

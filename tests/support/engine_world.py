@@ -14,7 +14,7 @@ from batch_snapshot.engine.account import AccountState
 from batch_snapshot.engine.pool import Engine
 from batch_snapshot.engine.seams import Seams
 from batch_snapshot.errors import LedgerWriteError, StorageError
-from batch_snapshot.failures.error_codes import ErrorResponse, client_failure, service_failure
+from batch_snapshot.failures.error_codes import client_failure, service_failure
 from batch_snapshot.models import ApiError, Failure, Receipt, Request, Row, client_token
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.pacer import Pacer
@@ -29,7 +29,7 @@ def now():
 
 
 def refusal(code, status=400, **more):
-    return service_failure(ErrorResponse(code=code, message=f"{code} was said", http_status=status, **more))
+    return service_failure(code=code, message=f"{code} was said", http_status=status, **more)
 
 
 THROTTLED = refusal("ThrottlingException")

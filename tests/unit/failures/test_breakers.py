@@ -10,7 +10,6 @@ from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.failures import breakers
 from batch_snapshot.failures.breakers import LIMIT, Breaker, Pause
 from batch_snapshot.failures.error_codes import (
-    ErrorResponse,
     client_failure,
     invalid_response,
     service_failure,
@@ -31,9 +30,7 @@ pytestmark = pytest.mark.anyio
 
 
 def html(status):
-    return service_failure(
-        ErrorResponse(code=str(status), message="<html><b>no</b></html>", http_status=status)
-    )
+    return service_failure(code=str(status), message="<html><b>no</b></html>", http_status=status)
 
 
 REFUSED = client_failure(
@@ -116,9 +113,7 @@ async def test_a_success_in_between_resets_the_breaker():
 async def test_refusals_with_different_messages_stop_no_account():
     def answer(request, _):
         word = chr(ord("a") + int(request.row.resource[1:]) % 26)
-        return service_failure(
-            ErrorResponse(code="ValidationException", message=f"{word} is bad", http_status=400)
-        )
+        return service_failure(code="ValidationException", message=f"{word} is bad", http_status=400)
 
     world = World(answer=answer)
     await world.run(requests(100))
@@ -138,9 +133,7 @@ def test_messages_that_differ_by_ids_alone_are_the_same(message):
     found = Breaker()
     for number in range(LIMIT):
         said = message.format(resource=f"O{number}", engagement=f"eng-{number:014}", number=number)
-        found = found.after(
-            service_failure(ErrorResponse(code="ValidationException", message=said, http_status=400))
-        )
+        found = found.after(service_failure(code="ValidationException", message=said, http_status=400))
     assert found.tripped
 
 
@@ -152,7 +145,7 @@ def test_another_pattern_starts_the_count_again():
 
 
 def test_a_reason_quotes_no_whole_html_page():
-    page = service_failure(ErrorResponse(code="403", message="<html>" + "x" * 1900, http_status=403))
+    page = service_failure(code="403", message="<html>" + "x" * 1900, http_status=403)
     assert len(Breaker().after(page).reason) < 500
 
 

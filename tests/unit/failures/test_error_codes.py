@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_snapshot.failures import error_codes
-from batch_snapshot.failures.error_codes import ErrorResponse
 from batch_snapshot.models import ErrorKind, Verdict
 
 MODEL = Loader().load_service_model("partnercentral-selling", "service-2")
@@ -41,26 +40,24 @@ def test_the_operations_errors_are_what_the_rules_say():
 def test_the_code_decides_not_the_status(code):
     rule = error_codes.SERVICE_RULES[code]
     for status in (400, 402, 403, 404, 409, 429, None):
-        failure = error_codes.service_failure(ErrorResponse(code=code, message="", http_status=status))
+        failure = error_codes.service_failure(code=code, message="", http_status=status)
         assert judged(failure) == rule, status
 
 
 @pytest.mark.parametrize("code", [*ERROR_SHAPES, "SomethingNew"])
 def test_a_5xx_may_always_have_been_carried_out(code):
-    assert error_codes.service_failure(ErrorResponse(code=code, message="", http_status=500)).may_have_landed
+    assert error_codes.service_failure(code=code, message="", http_status=500).may_have_landed
 
 
 @pytest.mark.parametrize(("code", "status"), [("503", 503), ("502", 502), ("504", None), ("NewTrouble", 500)])
 def test_an_unknown_5xx_is_transient(code, status):
-    failure = error_codes.service_failure(ErrorResponse(code=code, message="<html>", http_status=status))
+    failure = error_codes.service_failure(code=code, message="<html>", http_status=status)
     assert (failure.kind, failure.verdict) == (ErrorKind.TRANSIENT, Verdict.RETRY)
     assert failure.may_have_landed
 
 
 def test_an_unknown_4xx_is_a_refusal_of_a_kind_of_its_own():
-    failure = error_codes.service_failure(
-        ErrorResponse(code="BrandNewException", message="no", http_status=400)
-    )
+    failure = error_codes.service_failure(code="BrandNewException", message="no", http_status=400)
     assert (failure.kind, failure.verdict) == (ErrorKind.UNKNOWN, Verdict.REFUSED)
     assert not failure.may_have_landed
 

@@ -14,7 +14,7 @@ from batch_snapshot.engine.account import AccountState, Stop, StopKind
 from batch_snapshot.engine.limits import AccountForecast, AccountLimits
 from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.failures.breakers import Pause
-from batch_snapshot.failures.error_codes import ErrorResponse, service_failure
+from batch_snapshot.failures.error_codes import service_failure
 from batch_snapshot.failures.retry import NO_LIMIT
 from batch_snapshot.ledger import history
 from batch_snapshot.ledger.history import History
@@ -351,9 +351,7 @@ def test_frame_shows_a_pause_and_rows_that_all_fail():
         paused = progress.ProgressMeter(view).frame(NOW).parts[0].failure
         main.pause = None
         for _ in range(12):
-            main.breaker = main.breaker.after(
-                service_failure(ErrorResponse(code="403", message="<html>", http_status=403))
-            )
+            main.breaker = main.breaker.after(service_failure(code="403", message="<html>", http_status=403))
         return before, paused, progress.ProgressMeter(view).frame(NOW).parts[0].failure
 
     before, paused, failing = watched(look)
