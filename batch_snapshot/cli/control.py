@@ -18,10 +18,10 @@ from batch_snapshot.cli.command import command
 @options.LEDGER
 @click.argument("action", metavar="pause|resume|rate|concurrency|drain")
 @click.argument("value", required=False)
-@options.option("--account=NAME", "With rate: only this account. Default: all accounts of the run.")
-@options.STATE_DIR
-@options.FORMAT
-@options.LOG_FORMAT
+@options.table("""
+    --account=NAME  With rate: only this account. Default: all accounts of the run.
+    --state-dir --format --log-format
+""")
 def control_command(
     ledger: Path, action: str, value: str | None, account: str | None, state_dir: Path | None
 ) -> None:

@@ -9,7 +9,6 @@ from click.core import ParameterSource
 from batch_snapshot import files
 from batch_snapshot.cli import options, params, reading, terminal
 from batch_snapshot.cli.command import command
-from batch_snapshot.cli.options import option
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 
@@ -22,18 +21,16 @@ from batch_snapshot.errors import InputError
 )
 @click.argument("before", type=params.FILE)
 @click.argument("after", type=params.FILE)
-@option(
-    "--payload",
-    "Compare what the snapshots say, field by field. BEFORE and AFTER are ledgers, or NDJSON files of the "
-    "command export. All other options but --format need it.",
+@options.table(
+    """
+    --payload         Compare what the snapshots say, field by field. BEFORE and AFTER are ledgers, or NDJSON
+                      files of the command export. All other options but --format need it.
+    --html=FILE page  Also write what changed as one page that needs no other file.
+    --exports=FOLDER  Where the exports of ledgers are kept, and what they lack is fetched to.
+    --fields --format
+    """,
+    exports={"default": "exports"},
 )
-@option("--html=FILE page", "Also write what changed as one page that needs no other file.")
-@option(
-    "--exports=FOLDER",
-    "Where the exports of ledgers are kept, and what they lack is fetched to.",
-    default="exports",
-)
-@options.FIELDS
 @options.reading
 def diff_command(before: Path, after: Path, *, payload: bool, **given: Any) -> int:
     """Show what differs between two nights: the ledgers BEFORE and AFTER. Nothing is called.

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from batch_snapshot.cli import options, reading, terminal
 from batch_snapshot.cli.command import command
-from batch_snapshot.cli.options import option
 from batch_snapshot.errors import InputError
 from batch_snapshot.operations import SNAPSHOT, SOURCES
 
@@ -20,32 +19,30 @@ if TYPE_CHECKING:
     "batch-snapshot discover --catalog Sandbox --update found.yaml",
     interrupt_note=": what was found is kept, and the same command continues",
 )
-@option("--catalog=[AWS|Sandbox]", "The catalog whose lists are read.", required=True)
-@option("--output=FILE", "A new file: a manifest (.yaml), or pairs for a manifest to include (.ndjson).")
-@option(
-    "--update=MANIFEST",
-    "Instead of --output: add what is new to this manifest, and mark what is gone.",
+@options.table(
+    f"""
+    --catalog=[AWS|Sandbox]  The catalog whose lists are read.
+    --output=FILE           A new file: a manifest (.yaml), or pairs for a manifest to include (.ndjson).
+    --update=MANIFEST       Instead of --output: add what is new to this manifest, and mark what is gone.
+    --name=NAME             Name of the new manifest. Default: the file's name without its ending.
+    [Filters]
+    --source=[{"|".join(SOURCES)}] sources  tasks, invitations: also pairs that never had a snapshot.
+                            associations: pairs that have one. Default: all.
+    --engagement=ID,… engagements  Only these engagements.
+    --created-by=ACCOUNT,…  Only engagements that these AWS accounts have made.
+    --context-type=TYPE,… context_types  Only engagements with such a context. An older SDK takes one read
+                            for each engagement.
+    --template=NAME         Template of the snapshots to make. Default: {SNAPSHOT.templates[0]}.
+    --skip-active-jobs
+    [Common]
+    --stage=STAGE,… stages  Only opportunities in these stages, such as Launched.
+    --changed-since=TIME    Only opportunities modified since (2026-01-31, or a span: 36h).
+    --format
+    """,
+    catalog={"required": True},
+    sources={"multiple": True},
+    changed_since={"type": str},
 )
-@option("--name=NAME", "Name of the new manifest. Default: the file's name without its ending.")
-@options.section(
-    "Filters",
-    option(
-        f"--source=[{'|'.join(SOURCES)}] sources",
-        "tasks, invitations: also pairs that never had a snapshot. associations: pairs that have one. "
-        "Default: all.",
-        multiple=True,
-    ),
-    option("--engagement=ID,… engagements", "Only these engagements."),
-    option("--created-by=ACCOUNT,…", "Only engagements that these AWS accounts have made."),
-    option(
-        "--context-type=TYPE,… context_types",
-        "Only engagements with such a context. An older SDK takes one read for each engagement.",
-    ),
-    option("--template=NAME", f"Template of the snapshots to make. Default: {SNAPSHOT.templates[0]}."),
-    options.SKIP_ACTIVE_JOBS,
-)
-@option("--stage=STAGE,… stages", "Only opportunities in these stages, such as Launched.")
-@option("--changed-since=TIME", "Only opportunities modified since (2026-01-31, or a span: 36h).", type=str)
 @options.reading
 def discover_command(output: Path | None, update: Path | None, name: str | None, **given: Any) -> int:
     """Make a manifest out of the service's own lists.

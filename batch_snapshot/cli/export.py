@@ -7,7 +7,6 @@ import click
 
 from batch_snapshot.cli import options, params, reading, terminal
 from batch_snapshot.cli.command import command
-from batch_snapshot.cli.options import option
 
 
 @command(
@@ -17,18 +16,17 @@ from batch_snapshot.cli.options import option
     interrupt_note=": what was fetched is kept, and the same command continues",
 )
 @click.argument("ledgers", type=params.LEDGER, nargs=-1, required=True)
-@option(
-    "--output=FILE|FOLDER",
-    "A file that ends in .ndjson, .csv or .parquet, or a folder that gets a file for each ledger.",
-    required=True,
+@options.table(
+    """
+    --output=FILE|FOLDER    A file that ends in .ndjson, .csv or .parquet, or a folder that gets a file for
+                            each ledger.
+    --format=[ndjson|csv|parquet] kind  Of the files in a folder. Default: ndjson. A file has the format of
+                            its ending.
+    --fields --summary
+    """,
+    output={"required": True},
 )
-@option(
-    "--format=[ndjson|csv|parquet] kind",
-    "Of the files in a folder. Default: ndjson. A file has the format of its ending.",
-)
-@options.FIELDS
-@options.SUMMARY
-@options.reading_files
+@options.reading
 def export_command(ledgers: tuple[Path, ...], output: Path, kind: str | None, **given: Any) -> int:
     """Fetch what the snapshots in LEDGERS say: one record for each row that succeeded.
 

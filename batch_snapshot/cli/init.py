@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
-from batch_snapshot.cli import params, terminal
+from batch_snapshot.cli import options, params, terminal
 from batch_snapshot.cli.command import command
-from batch_snapshot.cli.options import option
 from batch_snapshot.errors import InputError, way_out
 
 
@@ -19,8 +18,10 @@ from batch_snapshot.errors import InputError, way_out
     "batch-snapshot init > backfill.yaml",
 )
 @click.argument("file", type=params.FILE, required=False)
-@option("--name=NAME", "Name of the manifest. Default: the file's name without its ending.")
-@option("--from=FILE pairs", "A CSV or NDJSON file of pairs for the manifest to include.")
+@options.table("""
+    --name=NAME        Name of the manifest. Default: the file's name without its ending.
+    --from=FILE pairs  A CSV or NDJSON file of pairs for the manifest to include.
+""")
 def init_command(file: Path | None, name: str | None, pairs: Path | None) -> None:
     """Write a commented manifest to FILE, or print it.
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batch_snapshot import files
-from batch_snapshot.cli import params, terminal
+from batch_snapshot.cli import options, params, terminal
 from batch_snapshot.cli.command import command
-from batch_snapshot.cli.options import FORMAT
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 from batch_snapshot.text import UNITS, timestamp
@@ -28,7 +27,7 @@ _RIGHT = range(2, 7)
     "batch-snapshot ls /srv/ledgers --format json | jq '.ledgers[] | select(.counts.failed > 0) | .ledger'",
 )
 @click.argument("folder", type=params.FOLDER, required=False)
-@FORMAT
+@options.table("--format")
 def ls_command(folder: Path | None) -> int:
     """List the ledgers in FOLDER (default: ledgers), the latest first."""
     from batch_snapshot.reporting.status import list_ledgers

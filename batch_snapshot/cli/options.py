@@ -1,14 +1,15 @@
-"""How options are declared, and the groups of options that commands share."""
+"""How options are declared, the options that commands share, and what flags mean for a run."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
-from functools import reduce
+from inspect import cleandoc
 from typing import Any
 
 import click
 
 from batch_snapshot.cli import params
-from batch_snapshot.cli.command import Option, OptionalValueOption
+from batch_snapshot.cli.command import SECTIONS, Option, OptionalValueOption
 from batch_snapshot.cli.params import duration_text
 from batch_snapshot.cli.terminal import Reporter
 from batch_snapshot.config.options import BUDGET, DEFAULT_SETTINGS, Options
@@ -40,45 +41,53 @@ LEDGER = click.argument("ledger", type=params.LEDGER)
 MANIFEST = click.argument("manifest", type=params.MANIFEST)
 
 
-def option(shown: str, help: str, **more: Any) -> Decorator:  # noqa: A002 - click's
-    """An option as its help shows it.
+def table(text: str, **more: Mapping[str, Any]) -> Decorator:
+    """Options as their help shows them: a flag, and after two blanks its help, on as many lines as it takes.
 
-    "-v --verbose" is a switch, "--limit=N" takes a value of a type in `_TYPES`, or else of the type that is
-    given, "--format=[text|json]" one of these, and "--serve[=HOST:PORT]" may stand without its value. A word
-    behind it names the function's parameter.
+    "-v --verbose" is a switch, "--limit=N" takes a value of a type in `_TYPES`, "--format=[text|json]" one of
+    these, and "--serve[=HOST:PORT]" may stand without its value. A word behind it names the function's
+    parameter; `more` has by this name what click is told besides. A line without help has flags that are
+    shared, and [Title] begins a section of the help page.
     """
-    flags, _, value = shown.partition("=")
-    value, *name = value.split(" ")
-    metavar = value.rstrip("]")
-    if not value:
-        more = {"is_flag": True, **more}
-    elif value.startswith("["):
-        more = {"type": click.Choice(metavar[1:].split("|")), **more}
-    else:
-        of_value = params.words if value.endswith(",…") else _TYPES.get(metavar)
-        more = {"type": of_value, "metavar": value, **more}
-        if flags.endswith("["):
-            more |= {"cls": OptionalValueOption, "metavar": f"[={value}"}
-    more = {"cls": Option, "show_default": "default" in more, **more}
-    return click.option(*flags.rstrip("[").split(), *name, help=help, **more)
-
-
-def group(*options: Decorator) -> Decorator:
-    """Several options as one decorator."""
-    return lambda function: reduce(lambda made, one: one(made), reversed(options), function)
-
-
-def section(title: str, *options: Decorator) -> Decorator:
-    """Put options into a section of the help page."""
+    made: list[tuple[str, Decorator]] = []
+    title = SECTIONS[0]
+    for shown, words in _entries(text):
+        for word in () if words else shown.split():
+            if word.startswith("["):
+                title = word.strip("[]")
+            else:
+                made.append((title, _SHARED[word]))
+        if words:
+            made.append((title, _option(shown, words, more)))
 
     def give(function: Callable[..., Any]) -> Callable[..., Any]:
-        before = len(getattr(function, "__click_params__", ()))
-        function = group(*options)(function)
-        for param in function.__click_params__[before:]:  # type: ignore[attr-defined]
-            param.section = title
+        for section, option in reversed(made):
+            function = option(function)
+            function.__click_params__[-1].section = section  # type: ignore[attr-defined]
         return function
 
     return give
+
+
+def _entries(text: str) -> Iterator[tuple[str, str]]:
+    for entry in re.split(r"\n(?=\S)", cleandoc(text)):
+        shown, *words = re.split(r"\s{2,}", entry)
+        yield shown, " ".join(words)
+
+
+def _option(shown: str, text: str, more: Mapping[str, Mapping[str, Any]]) -> Decorator:
+    flags, _, value = shown.partition("=")
+    value, *name = value.split(" ")
+    metavar, words = value.rstrip("]"), [*flags.rstrip("[").split(), *name]
+    given: dict[str, Any] = {"is_flag": True}
+    if value.startswith("["):
+        given = {"type": click.Choice(metavar[1:].split("|"))}
+    elif value:
+        given = {"type": params.words if value.endswith(",…") else _TYPES.get(metavar), "metavar": value}
+        if flags.endswith("["):
+            given |= {"cls": OptionalValueOption, "metavar": f"[={value}"}
+    given |= more.get(words[-1].lstrip("-").replace("-", "_"), {})
+    return click.option(*words, help=text, **{"cls": Option, "show_default": "default" in given, **given})
 
 
 def options_of(given: dict[str, Any], **more: Any) -> Options:
@@ -104,231 +113,128 @@ def _named(fields: tuple[str, ...] | None) -> tuple[str, ...]:
 
 # -- the options -------------------------------------------------------------------------------------
 
-#: What a CSV or NDJSON file needs to be run as a manifest.
-FILE_AS_MANIFEST = group(
-    option(
-        "--name=NAME",
-        "With a CSV or NDJSON file: the name of the run. Default: the file's name without its ending.",
-    ),
-    option("--catalog=[Sandbox|AWS]", "With a CSV or NDJSON file: the catalog of rows that name none."),
-)
-ALL_PROBLEMS = option("--all-problems", "Show all problems of the manifest instead of the first 50.")
-SKIP_ACTIVE_JOBS = option("--skip-active-jobs", "Leave out pairs that a running snapshot job takes care of.")
-
-FORMAT = option(
-    "--format=[text|json] form",
-    "How the result is printed on stdout.",
-    default="text",
-    expose_value=False,
-    callback=_set_in_reporter,
-)
-#: Where --format is about files.
-SUMMARY = option(
-    "--summary=[text|json] form",
-    "How the result is printed on stdout, as with --format of other commands.",
-    default="text",
-    expose_value=False,
-    callback=_set_in_reporter,
-)
-LOG_FORMAT = option(
-    "--log-format=[text|json]",
-    "How progress, warnings, outcomes and errors are written to stderr. json: one object on each line.",
-    default="text",
+_OF_REPORTER = {"default": "text", "expose_value": False, "callback": _set_in_reporter}
+_SHARED_MORE: dict[str, dict[str, Any]] = {
+    "form": _OF_REPORTER,
     # Parsed before the other flags, so that errors about those have this format too.
-    is_eager=True,
-    expose_value=False,
-    callback=_set_in_reporter,
-)
-STATE_DIR = option(
-    "--state-dir=FOLDER",
-    "Folder for locks and the log of calls. Default: $BATCH_SNAPSHOT_STATE_DIR, or batch-snapshot in "
-    "$XDG_STATE_HOME. Simulated runs use one of their own.",
-)
-PROGRESS_INTERVAL = option(
-    "--progress-interval=TIME",
-    "Time between two lines of progress. Default: 5s at first, up to 60s in a long run.",
-    type=params.interval,
-)
-FIELDS = option(
-    "--fields=NAME,…",
-    "Only these fields of the payload, such as Lifecycle.Stage, or parts of it, such as "
-    "Customer.Account; others are never written.",
-    callback=lambda _, __, given: _named(given),
-)
-CONTROL = option(
-    "--control",
-    "Give the live page buttons to pause, resume, slow down or end the run, as the command control "
-    "does. Only on loopback, and only with the token of its address.",
-)
-
-_LIMIT = option("--limit=N", "Send at most N rows now, as a trial. If rows are left, the exit code is 4.")
-_ACCOUNTS = option(
-    "--accounts=NAME,…",
-    "Only these accounts of the manifest. tag:NAME selects all that have this tag.",
-    shell_complete=params.complete_accounts,
-)
-_RATE = option(
-    "--rate=N|auto",
-    "Calls a second for each account, instead of the manifest's rate. auto: measure what is allowed.",
-)
-_DAILY_QUOTA = option(
-    "--daily-quota=N", "Calls of each account in any 24 hours, instead of the manifest's per_day."
-)
-_READ_RATE = option(
-    "--read-rate=N",
-    "Reads a second for each account. Default: 10, which AWS allows.",
-    type=click.FloatRange(0, min_open=True),
-)
-_SIMULATE = option(
-    "--simulate[=SETTINGS]",
-    "Call a simulator instead of AWS. It runs only as long as this command. SETTINGS are options of the "
-    "command simulate, such as --simulate=rate=500,latency=80ms.",
-)
-_PROGRESS = option(
-    "--progress=[auto|bar|lines|none]",
-    "On stderr: a display kept up to date (bar), or a line every few seconds (lines). "
-    "auto: a display on a terminal, else lines.",
-    default="auto",
-)
-
-_AWS = section(
-    "AWS",
-    option("--endpoint-url=URL", "Call this URL instead of AWS.", type=params.endpoint_url),
-    option(
-        "--region=NAME",
-        "Region for accounts that name none. Default: us-east-1, the only one that serves the API.",
-        type=params.region,
-    ),
-    option("--profile=NAME", "AWS profile for accounts that name none."),
-)
-_SIMULATOR = section(
-    "Simulator",
-    option(
-        "--state=FILE simulator_state",
-        "With --simulate: keep the simulated world in this file, from one command to the next.",
-    ),
-)
+    "log_format": {**_OF_REPORTER, "is_eager": True},
+    "progress": {"default": "auto"},
+    "progress_interval": {"type": params.interval},
+    "fields": {"callback": lambda _, __, given: _named(given)},
+    "accounts": {"shell_complete": params.complete_accounts},
+    "read_rate": {"type": click.FloatRange(0, min_open=True)},
+    "endpoint_url": {"type": params.endpoint_url},
+    "region": {"type": params.region},
+}
+#: The options that several tables name, by their flag.
+_SHARED = {
+    shown.partition("=")[0].rstrip("["): _option(shown, words, _SHARED_MORE)
+    for shown, words in _entries("""
+    --limit=N               Send at most N rows now, as a trial. If rows are left, the exit code is 4.
+    --accounts=NAME,…       Only these accounts of the manifest. tag:NAME selects all that have this tag.
+    --rate=N|auto           Calls a second for each account, instead of the manifest's rate. auto: measure
+                            what is allowed.
+    --daily-quota=N         Calls of each account in any 24 hours, instead of the manifest's per_day.
+    --read-rate=N           Reads a second for each account. Default: 10, which AWS allows.
+    --simulate[=SETTINGS]   Call a simulator instead of AWS. It runs only as long as this command. SETTINGS
+                            are options of the command simulate, such as --simulate=rate=500,latency=80ms.
+    --name=NAME             With a CSV or NDJSON file: the name of the run. Default: the file's name without
+                            its ending.
+    --catalog=[Sandbox|AWS]  With a CSV or NDJSON file: the catalog of rows that name none.
+    --all-problems          Show all problems of the manifest instead of the first 50.
+    --skip-active-jobs      Leave out pairs that a running snapshot job takes care of.
+    --fields=NAME,…         Only these fields of the payload, such as Lifecycle.Stage, or parts of it, such
+                            as Customer.Account; others are never written.
+    --state-dir=FOLDER      Folder for locks and the log of calls. Default: $BATCH_SNAPSHOT_STATE_DIR, or
+                            batch-snapshot in $XDG_STATE_HOME. Simulated runs use one of their own.
+    --format=[text|json] form  How the result is printed on stdout.
+    --log-format=[text|json]  How progress, warnings, outcomes and errors are written to stderr. json: one
+                            object on each line.
+    --progress=[auto|bar|lines|none]  On stderr: a display kept up to date (bar), or a line every few seconds
+                            (lines). auto: a display on a terminal, else lines.
+    --progress-interval=TIME  Time between two lines of progress. Default: 5s at first, up to 60s in a long
+                            run.
+    --control               Give the live page buttons to pause, resume, slow down or end the run, as the
+                            command control does. Only on loopback, and only with the token of its address.
+    --endpoint-url=URL      Call this URL instead of AWS.
+    --region=NAME           Region for accounts that name none. Default: us-east-1, the only one that serves
+                            the API.
+    --profile=NAME          AWS profile for accounts that name none.
+    --state=FILE simulator_state  With --simulate: keep the simulated world in this file, from one command to
+                            the next.
+    --summary=[text|json] form  How the result is printed on stdout, as with --format of other commands.
+    """)
+}
 
 #: The options that `run` and `retry` share.
-sending = group(
-    section(
-        "Common",
-        *(_LIMIT, _SIMULATE, _ACCOUNTS, _RATE),
-        option("--max-duration=TIME", "Stop gracefully after this time (6h, 90m), with exit code 4."),
-        option("--dry-run", "Show what would be sent without calling AWS."),
-        option("--yes", "Don't ask before the first call to catalog AWS."),
-        FORMAT,
-    ),
-    section("Ledger", STATE_DIR),
-    section(
-        "Limits",
-        _DAILY_QUOTA,
-        _READ_RATE,
-        option(
-            "--concurrency=N",
-            "Most calls in flight, shared among the accounts.",
-            type=click.IntRange(1, LARGEST_CONCURRENCY),
-            default=DEFAULT_SETTINGS.concurrency,
-        ),
-        option("--wait", "Wait for a spent quota window to open, instead of ending with exit code 4."),
-        option(
-            "--max-failures=N|P%",
-            "Stop when more rows than this failed or are in doubt. A share (P%) is checked once 100 rows "
-            "have a result.",
-        ),
-        option(
-            "--drain-timeout=TIME",
-            "How long a stopped run waits for calls in flight.",
-            default=duration_text(DEFAULT_SETTINGS.drain_timeout),
-        ),
-    ),
-    section(
-        "Retry",
-        option(
-            "--max-attempts=N",
-            "Tries for each row. Throttled tries do not count.",
-            type=click.IntRange(1, 100),
-            default=DEFAULT_SETTINGS.max_attempts,
-        ),
-        option(
-            "--token-ttl=TIME",
-            "How long the service is trusted to remember a token. "
-            "After that a row in doubt is looked up before it is sent again.",
-            default=duration_text(DEFAULT_SETTINGS.token_ttl),
-        ),
-        option(
-            "--resend-in-doubt",
-            "Send a row in doubt again even if it cannot be looked up. This may make a second snapshot.",
-        ),
-    ),
-    section(
-        "Output",
-        _PROGRESS,
-        PROGRESS_INTERVAL,
-        option(
-            "--serve[=HOST:PORT]",
-            f"Show the run live in a browser, as the command watch does. Default: {params.SERVED_AT}.",
-        ),
-        CONTROL,
-        option("-v --verbose", "Log every row's outcome on stderr."),
-        LOG_FORMAT,
-    ),
-    section(
-        "Notifications",
-        option(
-            "--metrics-file=FILE",
-            "Write metrics there at the end, for the node exporter's textfile collector (*.prom).",
-        ),
-        option(
-            "--notify-webhook=URL",
-            "Post the outcome there at the end, as JSON that Slack understands. The URL is a secret, so "
-            "better set $BATCH_SNAPSHOT_NOTIFY_WEBHOOK.",
-            envvar="BATCH_SNAPSHOT_NOTIFY_WEBHOOK",
-        ),
-        option("--notify-sns=ARN", "Publish the outcome to this SNS topic at the end."),
-        option("--notify-every=TIME", "Send the progress there too, each time so much has passed (6h)."),
-    ),
-    _AWS,
-    section(
-        "Cluster",
-        option(
-            "--engine=[local|dask]",
-            "Who makes the calls: this process, or the workers of a Dask cluster.",
-            default="local",
-        ),
-        option(
-            "--scheduler=ADDRESS",
-            "With --engine dask: the scheduler's address, such as tcp://10.0.0.5:8786. Default: start a "
-            "cluster on this machine for this run.",
-        ),
-        option(
-            "--workers=N",
-            "With --engine dask on this machine: worker processes. Default: one for each core.",
-            type=click.IntRange(1, 1024),
-        ),
-        option(
-            "--budget --lease=TIME budget",
-            "With --engine dask: how long a worker sends an account's rows before it reports. The rows of a "
-            "lost worker are sent again after about this time plus --drain-timeout.",
-            default=duration_text(BUDGET),
-        ),
-    ),
-    _SIMULATOR,
+sending = table(
+    f"""
+    --limit --simulate --accounts --rate
+    --max-duration=TIME     Stop gracefully after this time (6h, 90m), with exit code 4.
+    --dry-run               Show what would be sent without calling AWS.
+    --yes                   Don't ask before the first call to catalog AWS.
+    --format
+    [Ledger] --state-dir
+    [Limits] --daily-quota --read-rate
+    --concurrency=N         Most calls in flight, shared among the accounts.
+    --wait                  Wait for a spent quota window to open, instead of ending with exit code 4.
+    --max-failures=N|P%     Stop when more rows than this failed or are in doubt. A share (P%) is checked
+                            once 100 rows have a result.
+    --drain-timeout=TIME    How long a stopped run waits for calls in flight.
+    [Retry]
+    --max-attempts=N        Tries for each row. Throttled tries do not count.
+    --token-ttl=TIME        How long the service is trusted to remember a token. After that a row in doubt is
+                            looked up before it is sent again.
+    --resend-in-doubt       Send a row in doubt again even if it cannot be looked up. This may make a second
+                            snapshot.
+    [Output] --progress --progress-interval
+    --serve[=HOST:PORT]     Show the run live in a browser, as the command watch does. Default:
+                            {params.SERVED_AT}.
+    --control
+    -v --verbose            Log every row's outcome on stderr.
+    --log-format
+    [Notifications]
+    --metrics-file=FILE     Write metrics there at the end, for the node exporter's textfile collector
+                            (*.prom).
+    --notify-webhook=URL    Post the outcome there at the end, as JSON that Slack understands. The URL is a
+                            secret, so better set $BATCH_SNAPSHOT_NOTIFY_WEBHOOK.
+    --notify-sns=ARN        Publish the outcome to this SNS topic at the end.
+    --notify-every=TIME     Send the progress there too, each time so much has passed (6h).
+    [AWS] --endpoint-url --region --profile
+    [Cluster]
+    --engine=[local|dask]   Who makes the calls: this process, or the workers of a Dask cluster.
+    --scheduler=ADDRESS     With --engine dask: the scheduler's address, such as tcp://10.0.0.5:8786.
+                            Default: start a cluster on this machine for this run.
+    --workers=N             With --engine dask on this machine: worker processes. Default: one for each core.
+    --budget --lease=TIME budget  With --engine dask: how long a worker sends an account's rows before it
+                            reports. The rows of a lost worker are sent again after about this time plus
+                            --drain-timeout.
+    [Simulator] --state
+    """,
+    concurrency={"type": click.IntRange(1, LARGEST_CONCURRENCY), "default": DEFAULT_SETTINGS.concurrency},
+    drain_timeout={"default": duration_text(DEFAULT_SETTINGS.drain_timeout)},
+    max_attempts={"type": click.IntRange(1, 100), "default": DEFAULT_SETTINGS.max_attempts},
+    token_ttl={"default": duration_text(DEFAULT_SETTINGS.token_ttl)},
+    notify_webhook={"envvar": "BATCH_SNAPSHOT_NOTIFY_WEBHOOK"},
+    engine={"default": "local"},
+    workers={"type": click.IntRange(1, 1024)},
+    budget={"default": duration_text(BUDGET)},
 )
 #: The options of commands that only plan.
-planning = group(
-    section("Common", _LIMIT, _SIMULATE, _ACCOUNTS, _RATE, FORMAT),
-    section("Ledger", STATE_DIR),
-    section("Limits", _DAILY_QUOTA, _READ_RATE),
-    *(_AWS, _SIMULATOR),
-)
-#: The options of commands that only read from the service, and write the result to files.
-reading_files = group(
-    section("Common", _SIMULATE, _ACCOUNTS),
-    section("Ledger", STATE_DIR),
-    section("Limits", _READ_RATE, option("--wait", "Wait for a spent quota of reads to open.")),
-    section("Output", _PROGRESS),
-    *(_AWS, _SIMULATOR),
-)
-#: Of those that print it.
-reading = group(FORMAT, reading_files)
+planning = table("""
+    --limit --simulate --accounts --rate --format
+    [Ledger] --state-dir
+    [Limits] --daily-quota --read-rate
+    [AWS] --endpoint-url --region --profile
+    [Simulator] --state
+""")
+#: The options of commands that only read from the service.
+reading = table("""
+    --simulate --accounts
+    [Ledger] --state-dir
+    [Limits] --read-rate
+    --wait  Wait for a spent quota of reads to open.
+    [Output] --progress
+    [AWS] --endpoint-url --region --profile
+    [Simulator] --state
+""")

@@ -12,12 +12,11 @@ from batch_snapshot.cli.command import command
     "batch-snapshot plan backfill.yaml --daily-quota 10000 --rate 1",
 )
 @options.MANIFEST
-@options.option(
-    "--ledger=PATH",
-    "Plan what is left of this ledger. Default: the ledger that run would write, if it exists.",
-)
-@options.FILE_AS_MANIFEST
-@options.section("Output", options.ALL_PROBLEMS)
+@options.table("""
+    --ledger=PATH  Plan what is left of this ledger. Default: the ledger that run would write, if it exists.
+    --name --catalog
+    [Output] --all-problems
+""")
 @options.planning
 def plan_command(manifest: Path, **given: Any) -> None:
     """Show what a run of MANIFEST would do: rows, calls, quota windows, and when it would end.

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batch_snapshot.cli import params, terminal
+from batch_snapshot.cli import options, params, terminal
 from batch_snapshot.cli.command import command
-from batch_snapshot.cli.options import FORMAT, option
 from batch_snapshot.clock import utc_now
 
 if TYPE_CHECKING:
@@ -20,9 +19,14 @@ if TYPE_CHECKING:
     "batch-snapshot prune ledgers --keep 30 --dry-run",
 )
 @click.argument("folder", metavar="LEDGER-FOLDER", type=params.FOLDER)
-@option("--keep=N", "Keep the newest N ledgers of each manifest, whatever is in them.", required=True)
-@option("--dry-run", "Show what would be removed; remove nothing.")
-@FORMAT
+@options.table(
+    """
+    --keep=N   Keep the newest N ledgers of each manifest, whatever is in them.
+    --dry-run  Show what would be removed; remove nothing.
+    --format
+    """,
+    keep={"required": True},
+)
 def prune_command(folder: Path, keep: int, *, dry_run: bool) -> None:
     """Remove old ledgers from LEDGER-FOLDER.
 

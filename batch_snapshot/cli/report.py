@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from batch_snapshot.cli import terminal
+from batch_snapshot.cli import options, terminal
 from batch_snapshot.cli.command import command
-from batch_snapshot.cli.options import LEDGER, option
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 from batch_snapshot.text import plural
@@ -15,20 +14,14 @@ from batch_snapshot.text import plural
     "batch-snapshot report ledgers/backfill.ndjson --html backfill.html",
     "batch-snapshot report ledgers/backfill.ndjson --csv backfill/",
 )
-@LEDGER
-@option(
-    "--html=FILE",
-    "Write one page that needs no other file: outcomes, failures, times, and every row.",
-)
-@option(
-    "--csv=FOLDER folder",
-    "Three tables: succeeded.csv, failed.csv (those in doubt too), and unprocessed.csv, which a "
-    "manifest can include.",
-)
-@option(
-    "--manifest=FILE",
-    "The manifest: it alone names rows that were never taken up. Default: the path in the ledger.",
-)
+@options.LEDGER
+@options.table("""
+    --html=FILE          Write one page that needs no other file: outcomes, failures, times, and every row.
+    --csv=FOLDER folder  Three tables: succeeded.csv, failed.csv (those in doubt too), and unprocessed.csv,
+                         which a manifest can include.
+    --manifest=FILE      The manifest: it alone names rows that were never taken up. Default: the path in the
+                         ledger.
+""")
 def report_command(ledger: Path, html: Path | None, folder: Path | None, manifest: Path | None) -> None:
     """Write LEDGER as a page for a browser, as CSV tables, or both."""
     from batch_snapshot.reporting import page, report

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from batch_snapshot import paths
 from batch_snapshot.cli import invocation, notify, options, params, terminal
 from batch_snapshot.cli.command import command
-from batch_snapshot.cli.options import option
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError
@@ -25,15 +24,16 @@ if TYPE_CHECKING:
     interrupt_note=invocation.NOTHING_SENT,
 )
 @options.LEDGER
-@option(
-    "--only=WORD,…",
-    "Only rows with these error kinds (transient, conflict, quota, denied, not_found, invalid, "
-    "unknown) or error codes, or in_doubt.",
-    type=str,
-    shell_complete=params.complete_failures,
+@options.table(
+    """
+    --only=WORD,…     Only rows with these error kinds (transient, conflict, quota, denied, not_found,
+                      invalid, unknown) or error codes, or in_doubt.
+    --all everything  All rows that failed or are in doubt.
+    [Ledger]
+    --run-id=ID       The run id of the ledger; any other is refused.
+    """,
+    only={"type": str, "shell_complete": params.complete_failures},
 )
-@option("--all everything", "All rows that failed or are in doubt.")
-@options.section("Ledger", option("--run-id=ID", "The run id of the ledger; any other is refused."))
 @options.sending
 def retry_command(ledger: Path, *, only: str | None, everything: bool, **given: Any) -> int:
     """Try failed rows of LEDGER again; no manifest is needed.

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import IO
 
 from batch_snapshot import redaction
-from batch_snapshot.cli import terminal
+from batch_snapshot.cli import options, terminal
 from batch_snapshot.cli.command import command
-from batch_snapshot.cli.options import LEDGER, option
 from batch_snapshot.errors import InputError
 from batch_snapshot.models import Skip, Status
 
@@ -19,9 +18,14 @@ STATUSES = (*(status.value for status in Status), "unattempted", *(reason.value 
     "batch-snapshot rows ledgers/backfill.ndjson > rows.csv",
     "batch-snapshot rows ledgers/backfill.ndjson --status failed,in_doubt --format ndjson | jq .message",
 )
-@LEDGER
-@option("--status=STATUS,…", f"Only rows in these states: {', '.join(STATUSES)}.")
-@option("--format=[csv|ndjson] form", "CSV with a header, or one JSON object a line.", default="csv")
+@options.LEDGER
+@options.table(
+    f"""
+    --status=STATUS,…       Only rows in these states: {", ".join(STATUSES)}.
+    --format=[csv|ndjson] form  CSV with a header, or one JSON object a line.
+    """,
+    form={"default": "csv"},
+)
 def rows_command(ledger: Path, status: tuple[str, ...] | None, form: str) -> int:
     """Print each row of LEDGER once, with its last state, also while a run is writing it.
 

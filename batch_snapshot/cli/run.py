@@ -6,7 +6,6 @@ from typing import Any
 
 from batch_snapshot.cli import invocation, notify, options, params
 from batch_snapshot.cli.command import command
-from batch_snapshot.cli.options import option, section
 from batch_snapshot.config.options import RESUME_WITHIN
 
 
@@ -19,37 +18,26 @@ from batch_snapshot.config.options import RESUME_WITHIN
     interrupt_note=invocation.NOTHING_SENT,
 )
 @options.MANIFEST
-@option(
-    "--ledger=PATH",
-    "The record of what became of each row; may hold {name} and {date}. "
-    "Default: ledgers/{name}.ndjson. With --simulate the name gets .simulated before its ending.",
+@options.table(
+    """
+    --ledger=PATH           The record of what became of each row; may hold {name} and {date}. Default:
+                            ledgers/{name}.ndjson. With --simulate the name gets .simulated before its
+                            ending.
+    --name --catalog
+    [Filters]
+    --changed-since=last|TIME  Leave out pairs whose opportunity was not modified since their last snapshot,
+                            or since a time (2026-01-31, 36h).
+    --skip-active-jobs
+    [Ledger]
+    --run-id=ID             For a new ledger: the tokens are made from it. Default: random.
+    --resume-within=TIME    With {date}: an unfinished ledger that began within this time is resumed before a
+                            new one is opened; a deferred one always is.
+    --new-ledger            Start a new ledger although an unfinished one has vanished or is elsewhere: makes
+                            its snapshots again.
+    [Output] --all-problems
+    """,
+    resume_within={"default": params.duration_text(RESUME_WITHIN)},
 )
-@options.FILE_AS_MANIFEST
-@section(
-    "Filters",
-    option(
-        "--changed-since=last|TIME",
-        "Leave out pairs whose opportunity was not modified since their last snapshot, or since a time "
-        "(2026-01-31, 36h).",
-    ),
-    options.SKIP_ACTIVE_JOBS,
-)
-@section(
-    "Ledger",
-    option("--run-id=ID", "For a new ledger: the tokens are made from it. Default: random."),
-    option(
-        "--resume-within=TIME",
-        "With {date}: an unfinished ledger that began within this time is resumed before a new one is "
-        "opened; a deferred one always is.",
-        default=params.duration_text(RESUME_WITHIN),
-    ),
-    option(
-        "--new-ledger",
-        "Start a new ledger although an unfinished one has vanished or is elsewhere: makes its "
-        "snapshots again.",
-    ),
-)
-@section("Output", options.ALL_PROBLEMS)
 @options.sending
 def run_command(manifest: Path, **given: Any) -> int:
     """Create the snapshots that MANIFEST lists, or resume where an earlier run stopped.

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batch_snapshot import __version__
-from batch_snapshot.cli import notify, terminal
+from batch_snapshot.cli import notify, options, terminal
 from batch_snapshot.cli.command import command
-from batch_snapshot.cli.options import MANIFEST, option
 from batch_snapshot.cli.retry import retry_command
 from batch_snapshot.errors import InputError
 from batch_snapshot.files import make_folder, resolved
@@ -28,13 +27,18 @@ if TYPE_CHECKING:
     "batch-snapshot schedule eventbridge nightly.yaml > template.yaml",
 )
 @click.argument("kind", type=click.Choice(["systemd", "cron", "kubernetes", "eventbridge"]))
-@MANIFEST
+@options.MANIFEST
 @click.argument("run_flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAG…]")
-@option("--at=HH:MM", "Start time in UTC; cron uses the machine's time zone.", default="02:17")
-@option("--keep=N", "Ledgers to keep.", default=30)
-@option("--image=NAME", "Image for kubernetes and eventbridge.", default=f"batch-snapshot:{__version__}")
-@option(
-    "--output=FOLDER", "Write each file there, instead of all to stdout; existing files are not overwritten."
+@options.table(
+    """
+    --at=HH:MM       Start time in UTC; cron uses the machine's time zone.
+    --keep=N         Ledgers to keep.
+    --image=NAME     Image for kubernetes and eventbridge.
+    --output=FOLDER  Write each file there, instead of all to stdout; existing files are not overwritten.
+    """,
+    at={"default": "02:17"},
+    keep={"default": 30},
+    image={"default": f"batch-snapshot:{__version__}"},
 )
 def schedule_command(
     kind: str,

@@ -7,9 +7,8 @@ import click
 from click.core import ParameterSource
 
 from batch_snapshot import interrupts
-from batch_snapshot.cli import params, terminal
+from batch_snapshot.cli import options, params, terminal
 from batch_snapshot.cli.command import command
-from batch_snapshot.cli.options import option, section
 from batch_snapshot.errors import InputError
 from batch_snapshot.text import plural
 
@@ -37,53 +36,39 @@ def _change(text: str) -> tuple[float, float]:
     "batch-snapshot simulate --rate 20 --burst 20 --latency 80ms",
     "batch-snapshot simulate --faults internal=0.05,reset-after=0.1 --state world.ndjson",
 )
-@option("--port=INTEGER", "Port to serve on. Default: any free one.", type=click.IntRange(0, 65535))
-@option("--rate=FLOAT", "Writes a second for each access key (a token bucket). Default: no limit.")
-@option("--burst=INTEGER", "Size of that bucket.", default=1)
-@option(
-    "--window=N/TIME windows",
-    "A rolling window for writes, such as 100/1m; may be repeated.",
-    multiple=True,
-)
-@option("--latency=TIME", "Added to each answer, such as 80ms.", type=params.short_duration)
-@option(
-    "--faults=KIND=SHARE,…",
-    "Faults and how often they happen, such as internal=0.05,reset-after=0.1; "
-    "an unknown kind lists those there are.",
-    type=str,
-)
-@option("--state=FILE", "Keep the world in this file, from one start to the next.")
-@section(
-    "Simulator",
-    option("--host=TEXT", "A loopback address.", default="127.0.0.1"),
-    option(
-        "--then=RATE@TIME changes",
-        "Another rate from TIME after the first write on, such as 10@20s; may be repeated.",
-        type=_change,
-        multiple=True,
-    ),
-    option("--read-rate=FLOAT", "Reads a second for each access key. Default: no limit."),
-    option(
-        "--retry-hint/--no-retry-hint retry_after",
-        "Whether throttles say how long to wait.",
-        default=True,
-    ),
-    option(
-        "--forget-after=TIME",
-        "How long a ClientToken is remembered. Default: forever.",
-        type=params.short_duration,
-    ),
-    option("--seed=INTEGER", "Decides which calls meet a fault.", default=0),
-    option("--engagements=INTEGER", "How many engagements the lists show."),
-    option(
-        "--opportunities=INTEGER opportunities_per_engagement", "How many opportunities each of them has."
-    ),
-    option(
-        "--invitations=INTEGER",
-        "How many invitations to further engagements there are.",
-        default=0,
-        show_default=False,
-    ),
+@options.table(
+    """
+    --port=INTEGER          Port to serve on. Default: any free one.
+    --rate=FLOAT            Writes a second for each access key (a token bucket). Default: no limit.
+    --burst=INTEGER         Size of that bucket.
+    --window=N/TIME windows  A rolling window for writes, such as 100/1m; may be repeated.
+    --latency=TIME          Added to each answer, such as 80ms.
+    --faults=KIND=SHARE,…   Faults and how often they happen, such as internal=0.05,reset-after=0.1; an
+                            unknown kind lists those there are.
+    --state=FILE state      Keep the world in this file, from one start to the next.
+    [Simulator]
+    --host=TEXT             A loopback address.
+    --then=RATE@TIME changes  Another rate from TIME after the first write on, such as 10@20s; may be
+                            repeated.
+    --read-rate=FLOAT       Reads a second for each access key. Default: no limit.
+    --retry-hint/--no-retry-hint retry_after  Whether throttles say how long to wait.
+    --forget-after=TIME     How long a ClientToken is remembered. Default: forever.
+    --seed=INTEGER          Decides which calls meet a fault.
+    --engagements=INTEGER   How many engagements the lists show.
+    --opportunities=INTEGER opportunities_per_engagement  How many opportunities each of them has.
+    --invitations=INTEGER   How many invitations to further engagements there are.
+    """,
+    port={"type": click.IntRange(0, 65535)},
+    burst={"default": 1},
+    windows={"multiple": True},
+    latency={"type": params.short_duration},
+    faults={"type": str},
+    host={"default": "127.0.0.1"},
+    changes={"type": _change, "multiple": True},
+    retry_after={"default": True},
+    forget_after={"type": params.short_duration},
+    seed={"default": 0},
+    invitations={"default": 0, "show_default": False},
 )
 def simulate_command(host: str, port: int | None, **given: Any) -> None:
     """Serve a simulated API on this machine until Ctrl-C, and print its URL.

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from batch_snapshot import interrupts
 from batch_snapshot.cli import options, terminal
 from batch_snapshot.cli.command import command
-from batch_snapshot.cli.options import option
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 from batch_snapshot.text import plural, timestamp
@@ -27,16 +26,13 @@ LOOK_EVERY = 0.5
     "batch-snapshot status ledgers/backfill.ndjson --repair",
 )
 @options.LEDGER
-@option("--check", "Check that the ledger is whole; name the first line that is not.")
-@option("--watch", "Show the progress until the run is over; Ctrl-C stops watching, not the run.")
-@option(
-    "--repair",
-    "Rewrite a damaged ledger: keep every whole line, put in doubt what cannot be proven, and keep the "
-    "original beside it.",
-)
-@options.PROGRESS_INTERVAL
-@options.FORMAT
-@options.LOG_FORMAT
+@options.table("""
+    --check   Check that the ledger is whole; name the first line that is not.
+    --watch   Show the progress until the run is over; Ctrl-C stops watching, not the run.
+    --repair  Rewrite a damaged ledger: keep every whole line, put in doubt what cannot be proven, and keep
+              the original beside it.
+    --progress-interval --format --log-format
+""")
 def status_command(
     ledger: Path, *, check: bool, watch: bool, repair: bool, progress_interval: float | None
 ) -> int:

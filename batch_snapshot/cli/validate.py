@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     "batch-snapshot validate backfill.yaml --format json | jq .problems",
 )
 @options.MANIFEST
-@options.FILE_AS_MANIFEST
-@options.section("Common", options.ALL_PROBLEMS)
-@options.FORMAT
+@options.table("--name --catalog --all-problems --format")
 def validate_command(manifest: Path, **given: Any) -> None:
     """Check MANIFEST and all that it includes, offline and without credentials.
 

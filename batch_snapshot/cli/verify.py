@@ -13,7 +13,10 @@ from batch_snapshot.cli.command import command
     "batch-snapshot verify ledgers/backfill.ndjson --sample 100 --format json",
 )
 @options.LEDGER
-@options.option("--sample=N", "Check only N rows, the same ones each time.")
+@options.table("""
+    --sample=N  Check only N rows, the same ones each time.
+    --format
+""")
 @options.reading
 def verify_command(ledger: Path, sample: int | None, **given: Any) -> int:
     """Compare LEDGER with the service: name snapshots that are missing, different, or extra.

@@ -23,9 +23,13 @@ TOKEN = "BATCH_SNAPSHOT_SERVE_TOKEN"  # noqa: S105 - a name
     "batch-snapshot watch ledgers/backfill.ndjson --control",
 )
 @options.LEDGER
-@options.option("--serve=HOST:PORT", "Where the page is served.", default=params.SERVED_AT)
-@options.CONTROL
-@options.STATE_DIR
+@options.table(
+    """
+    --serve=HOST:PORT  Where the page is served.
+    --control --state-dir
+    """,
+    serve={"default": params.SERVED_AT},
+)
 def watch_command(ledger: Path, serve: tuple[str, int], *, control: bool, state_dir: Path | None) -> int:
     """Show LEDGER live in a browser, also while a run is writing it. For a folder, show all its ledgers.
 

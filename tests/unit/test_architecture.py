@@ -205,17 +205,15 @@ def test_the_command_line_writes_no_default_that_the_options_have():
     fields = [field for kind in (Settings, ClusterOptions, Options) for field in dataclasses.fields(kind)]
     own = {field.name for field in fields if type(field.default) in {int, float, str}}
     for package, path in MODULES:
-        for call in nodes_of(path) if package == "cli" else ():
-            if isinstance(call, ast.Call) and call.args:
-                flag = (
-                    str(getattr(call.args[0], "value", ""))
-                    .partition("=")[0]
-                    .removeprefix("--")
-                    .replace("-", "_")
-                )
-                for keyword in call.keywords:
-                    written = keyword.arg == "default" and isinstance(keyword.value, ast.Constant)
-                    assert not (written and flag in own), f"{path}: --{flag}"
+        for keyword in nodes_of(path) if package == "cli" else ():
+            if (
+                isinstance(keyword, ast.keyword)
+                and isinstance(keyword.value, ast.Dict)
+                and keyword.arg in own
+            ):
+                told = zip(keyword.value.keys, keyword.value.values, strict=True)
+                written = [value for key, value in told if getattr(key, "value", None) == "default"]
+                assert not any(isinstance(one, ast.Constant) for one in written), f"{path}: {keyword.arg}"
 
 
 def test_the_public_surface_is_curated():
