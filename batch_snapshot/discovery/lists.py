@@ -22,6 +22,9 @@ from batch_snapshot.operations import SNAPSHOT, SOURCES, iam_action
 
 Items = list[dict[str, Any]]
 
+#: Tasks that are over. One that failed, such as at its first snapshot, may have made an opportunity before.
+ENDED = ["COMPLETE", "FAILED"]
+
 #: Values that one request may name.
 NAMED_AT_ONCE = 10
 
@@ -116,12 +119,12 @@ class ListReader:
 
     async def _read_opportunity_tasks(self) -> None:
         if await self.reader.inputs(OPPORTUNITY_TASKS):
-            await self._walk(OPPORTUNITY_TASKS, self._store_tasks, TaskStatus=["COMPLETE"], **self._named)
+            await self._walk(OPPORTUNITY_TASKS, self._store_tasks, TaskStatus=ENDED, **self._named)
         else:
             self.unknown.append(OPPORTUNITY_TASKS)
 
     async def _read_invitations(self) -> None:
-        await self._walk(ACCEPTING_TASKS, self._store_accepted, TaskStatus=["COMPLETE"])
+        await self._walk(ACCEPTING_TASKS, self._store_accepted, TaskStatus=ENDED)
         some = self.db.execute("SELECT 1 FROM accepted WHERE search = ? LIMIT 1", (self.number,))
         if some.fetchone():
             which: dict[str, Any] = {"ParticipantType": "RECEIVER", "Status": ["ACCEPTED"], **self._named}
@@ -190,7 +193,7 @@ class ListReader:
         self._store_pairs(wanted, "EngagementId", "ResourceId", ASSOCIATIONS)
 
     def _store_pairs(self, items: Items, engagement: str, resource: str, source: int) -> None:
-        """Store pairs; a task that failed or still runs names no engagement, and an invalid item no id."""
+        """Store pairs; a task that still runs names no engagement, and an invalid item no id."""
         pairs = [(item.get(engagement) or "", item.get(resource) or "") for item in items]
         shapes = [row_input()[name].regex for name in ("engagement", "resource")]
         whole = [

@@ -199,7 +199,7 @@ def _tasks(kind: str, origins: Sequence[str], world: World, params: Params, _see
             "TaskId": job.task_id,
             "TaskArn": _arn(params["Catalog"], f"{kind}-task/{job.task_id}"),
             "StartTime": show_time(job.created_at),
-            "TaskStatus": "COMPLETE",
+            "TaskStatus": job.task_status,
             "OpportunityId": job.opportunity if made else None,
             "ResourceSnapshotJobId": job.job_id if made else None,
             "EngagementId": job.engagement,

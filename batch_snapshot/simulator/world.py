@@ -51,6 +51,7 @@ class SeededJob(NamedTuple):
     status: str
     #: The number of the context that a lead's opportunity was made from.
     context: str = "1"
+    task_status: str = "COMPLETE"
 
 
 def _seeded(number: int, engagement: str, origin: str = "opportunity") -> SeededJob:

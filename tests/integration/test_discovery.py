@@ -99,6 +99,18 @@ async def test_pairs_of_accepted_invitations_are_found_and_run(sdk):
         assert {(one.engagement, one.resource) for one in simulator.snapshots} == found_pairs()
 
 
+async def test_opportunities_of_failed_tasks_are_found_and_those_of_running_ones_not(newer):
+    async with serve(WORLD) as (url, simulator):
+        world = simulator.world
+        invited = [one for one in world.jobs if one.origin in {"invitation", "engagement"}]
+        told = ["FAILED", "IN_PROGRESS", "FAILED", "FAILED", "IN_PROGRESS", "COMPLETE"]
+        states = dict(zip(invited, told, strict=True))
+        world.jobs = [one._replace(task_status=states.get(one, "COMPLETE")) for one in world.jobs]
+        await discovered(url)
+        found = {(one.engagement, one.opportunity) for one, state in states.items() if state != "IN_PROGRESS"}
+        assert found_pairs() & {(one.engagement, one.opportunity) for one in invited} == found
+
+
 async def test_without_accepted_opportunities_no_invitation_is_read(newer):
     async with serve(replace(WORLD, invitations=0)) as (url, _):
         found = await discovered(url)
