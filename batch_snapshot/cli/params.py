@@ -175,6 +175,10 @@ def _refuse_ledger(path: Path, begin: bytes) -> None:
 def _refuse_all_but_ledgers(path: Path, begin: bytes) -> None:
     if not begin or re.search(rb'{\s*"type"\s*:', begin):
         return
+    if begin.startswith(b"\0"):
+        from batch_snapshot.ledger import reader
+
+        raise reader.not_begun(path, "then run its manifest")
     what, default = "is not a ledger: no line of it is one of a ledger", ""
     if path.suffix in {".yaml", ".yml", ".csv"}:
         what, default = "is a manifest, not a ledger", f", by default ledgers/{path.stem}.ndjson"

@@ -80,7 +80,7 @@ class History:
         if isinstance(record, Control):
             return
         if self.first is None:
-            raise LedgerError("no run line before it: this is not a ledger, or its head is missing")
+            raise DamagedError("no run line before it: this is not a ledger, or its head is missing")
         run_id = None if isinstance(record, Intent) else record.run_id
         if run_id not in {None, self.first.run_id}:
             raise LedgerError(

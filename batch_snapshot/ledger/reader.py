@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from batch_snapshot import files
-from batch_snapshot.errors import DamagedError, LedgerError
+from batch_snapshot.errors import SAME_COMMAND, DamagedError, LedgerError
 from batch_snapshot.ledger import codec
 from batch_snapshot.ledger.history import History, fold
 from batch_snapshot.ledger.records import End, Header, Intent, Line, Result, named_rows
@@ -32,9 +32,6 @@ _BUFFER = 256 * 1024
 
 #: The byte order mark that some editors put before the first line.
 _BOM = b"\xef\xbb\xbf"
-
-#: What to do with a ledger whose first line a power cut has torn: that line is synced before any row is sent.
-UNBEGUN = "if the power was cut as it was begun, nothing was sent: remove it, then run the same command"
 
 #: Bytes at the beginning of a file in which a line of a ledger is looked for.
 _RECOGNISED = 64 * 1024
@@ -138,6 +135,18 @@ def repair_command(path: Path) -> str:
     return f"batch-snapshot status {shlex.quote(str(path))} --repair"
 
 
+def not_begun(path: Path, then: str = SAME_COMMAND) -> LedgerError:
+    """The error for a file that begins with zeros: the first line is synced before any row is sent.
+
+    It may be another program's, so nothing but a person may replace it.
+    """
+    names = shlex.join(["mv", str(path), f"{path}.original"])
+    return LedgerError(
+        f"{path}: its first line holds zeros; if the power was cut as it was begun, nothing was sent: move "
+        f"it away with `{names}`, {then}"
+    )
+
+
 def missing(path: Path) -> LedgerError:
     near = files.nearest(path, "*.ndjson")
     out = f"did you mean {near}?" if near else "name a ledger that a run has written"
@@ -192,7 +201,7 @@ def history_of(path: Path, *, live: bool = False, **how: Any) -> History:
     with _readable(path, "name another with --ledger"):
         first = next(raw_lines(path), None) if history.first is None else None
         if first and b"\0" in first.raw:
-            raise LedgerError(f"{path}: its first line holds zeros; {UNBEGUN}")
+            raise not_begun(path)
         if first and first.raw.endswith(b"\n"):
             raise LedgerError(f"{path}: holds lines, but no run line: it is not a ledger, name another file")
     return history

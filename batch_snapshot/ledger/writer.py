@@ -22,7 +22,7 @@ from batch_snapshot.errors import (
     is_path_error,
     way_out,
 )
-from batch_snapshot.ledger.reader import LINE_HEAD, LONGEST_LINE, UNBEGUN, after_hole, head_if_ledger
+from batch_snapshot.ledger.reader import LINE_HEAD, LONGEST_LINE, after_hole, head_if_ledger, not_begun
 
 #: How to continue a ledger in another folder. A new ledger would send all rows again.
 _COPY = "copy the ledger elsewhere and name the copy with --ledger"
@@ -179,7 +179,7 @@ def _repair_tail(fd: int, path: Path) -> int:
     # Editors can leave blanks.
     if not (hole or torn.isspace() or LINE_HEAD.startswith(head)):
         if torn.startswith(b"\0"):
-            raise LedgerError(f"{path}: its first line holds zeros; {UNBEGUN}")
+            raise not_begun(path)
         raise LedgerError(
             f"{path}: its last line is not a ledger's; name a ledger, or a file that does not exist"
         )

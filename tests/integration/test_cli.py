@@ -238,6 +238,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["discover"], "Missing option '--catalog'. Choose from: AWS, Sandbox"),
     (["run", "trial.yaml", "--name", "n", "--catalog", "AWS"], "--catalog is for CSV and NDJSON files"),
     (["status", "empty.ndjson"], "empty.ndjson"),
+    (["status", "zeros.ndjson"], "move it away with `mv zeros.ndjson zeros.ndjson.original`"),
     (["validate", "absent.yaml"], "absent.yaml"),
     (["status", LONG], "File name too long"),
     (["retry", LONG], "File name too long"),
@@ -270,6 +271,7 @@ def lay_out(place: Place) -> dict[Path, bytes]:
     place.manifest(pairs(1))
     (place.folder / "picture.yaml").write_bytes(bytes(range(256)))
     (place.folder / "empty.ndjson").touch()
+    (place.folder / "zeros.ndjson").write_bytes(bytes(9) + b'"}\n')
     row = ["default", "Sandbox", "eng-00000000000000", "Opportunity", "O1", TEMPLATE]
     names = ("account", "catalog", "engagement", "resource_type", "resource", "template")
     at = "2026-01-01T00:00:00.000Z"

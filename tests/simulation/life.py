@@ -217,8 +217,8 @@ class Life:
         try:
             return await work()
         except LedgerError as error:
-            # Of the first line only its end was written: the message says to remove it.
-            if self.service.arrived or "nothing was sent: remove it" not in str(error):
+            # Of the first line only its end was written: the message says to move it away.
+            if self.service.arrived or "nothing was sent: move it away" not in str(error):
                 raise
             self.note(f"{error}")
             self.ledger.unlink()

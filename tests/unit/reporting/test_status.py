@@ -124,7 +124,7 @@ def test_command_whose_run_line_is_lost_is_left_out(path, action):
     path.write_bytes(told + lines)
     assert read_status(path) == before
     path.write_bytes(told + lines.partition(b"\n")[2])
-    with pytest.raises(LedgerError, match="no run line before it"):
+    with pytest.raises(LedgerError, match=r"no run line before it.* status .* --repair"):
         read_status(path)
 
 
