@@ -2,12 +2,18 @@
 
 import gc
 import os
-from contextlib import ExitStack
+import sys
+from contextlib import ExitStack, suppress
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 from hypothesis import strategies as st
 
 from tests.support import botocore_cache
+
+# Each worker would rewrite the assertions of all modules again: six seconds of each.
+sys.dont_write_bytecode = False
 
 #: The address of the fork server that all workers share.
 FORK_SERVER = pytest.StashKey[str]()
@@ -40,6 +46,15 @@ def pytest_configure(config) -> None:
         from tests.support.processes import use_fork_server
 
         use_fork_server(address)
+
+
+def pytest_sessionstart(session) -> None:
+    """Where all tests are run, let each worker import some modules first: then each is rewritten once."""
+    if (worker := getattr(session.config, "workerinput", None)) and session.config.args == ["tests"]:
+        modules = sorted(Path(__file__).parent.rglob("test_*.py"))
+        for path in modules[int(worker["workerid"][2:]) :: worker["workercount"]]:
+            with suppress(Exception, pytest.skip.Exception):
+                import_module(".".join(path.relative_to(session.config.rootpath).with_suffix("").parts))
 
 
 def pytest_collection_finish() -> None:
