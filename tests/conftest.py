@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from tests.support import botocore_cache
 
-# Each worker would rewrite the assertions of all modules again: six seconds of each.
+# Bytecode is always kept: else each worker compiles all tests again, and each process what it imports.
 sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 #: The address of the fork server that all workers share.
 FORK_SERVER = pytest.StashKey[str]()
@@ -58,12 +59,13 @@ def pytest_sessionstart(session) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Freeze what was imported, so that garbage collections skip it.
+    """Freeze what was imported, so that garbage collections skip it, and collect less often.
 
     Hypothesis is imported before: it searches the objects for references to trio's random generator.
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -25,7 +25,7 @@ from tests.integration.test_nights import (
     text_of,
     write,
 )
-from tests.support.service_models import write_data_path
+from tests.support.service_models import data_path
 from tests.support.simulator_client import Service
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures(place.__name__)]
@@ -41,19 +41,15 @@ JOBS = "ListResourceSnapshotJobs"
 
 
 @pytest.fixture(params=["older", "newer"])
-def sdk(request, tmp_path, monkeypatch, place):
-    return use(request.param, tmp_path, monkeypatch)
+def sdk(request, monkeypatch, place):
+    """The SDK whose service model every client and every simulator loads."""
+    monkeypatch.setenv("AWS_DATA_PATH", data_path(request.param))
+    return request.param
 
 
 @pytest.fixture
-def newer(tmp_path, monkeypatch, place):
-    return use("newer", tmp_path, monkeypatch)
-
-
-def use(name, tmp_path, monkeypatch):
-    """Have every client and every simulator load the service model of this SDK."""
-    monkeypatch.setenv("AWS_DATA_PATH", write_data_path(tmp_path / "models", name))
-    return name
+def newer(monkeypatch, place):
+    monkeypatch.setenv("AWS_DATA_PATH", data_path("newer"))
 
 
 MINE = """\

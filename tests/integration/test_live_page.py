@@ -4,10 +4,10 @@ import asyncio
 import re
 import signal
 import socket
-from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import pytest
+import pytest_asyncio
 from aiohttp import ClientSession
 from playwright.async_api import async_playwright, expect
 
@@ -23,18 +23,28 @@ from tests.unit.reporting.test_html import CONTRAST
 PATIENCE = 30_000
 
 
-@asynccontextmanager
-async def open_browser():
-    """A page, with what it complained of and asked for."""
+#: Tests with a browser share it, and for that an event loop.
+in_browser = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def chromium():
     async with async_playwright() as playwright:
         chromium = await playwright.chromium.launch(executable_path=browser.program(), args=["--no-sandbox"])
-        page = await chromium.new_page()
-        seen = SimpleNamespace(page=page, complaints=[], requests=[])
-        page.on("pageerror", lambda error: seen.complaints.append(str(error)))
-        page.on("console", lambda message: seen.complaints.append(message.text))
-        page.on("request", lambda request: seen.requests.append(request.url))
-        yield seen
+        yield chromium
         await chromium.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def seen(chromium):
+    """A page, with what it complained of and asked for."""
+    page = await chromium.new_page()
+    seen = SimpleNamespace(page=page, complaints=[], requests=[])
+    page.on("pageerror", lambda error: seen.complaints.append(str(error)))
+    page.on("console", lambda message: seen.complaints.append(message.text))
+    page.on("request", lambda request: seen.requests.append(request.url))
+    yield seen
+    await page.context.close()
 
 
 @pytest.fixture
@@ -58,50 +68,49 @@ async def answers(address):
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.asyncio
-async def test_page_of_a_run_is_live_and_survives_its_end_and_restart(tmp_path, address):
+@in_browser
+async def test_page_of_a_run_is_live_and_survives_its_end_and_restart(tmp_path, address, seen):
     place = Place(tmp_path)
     place.manifest(pairs(60), accounts={"default": {"quota": {"per_second": 8, "per_hour": 50}}})
     run = ["run", "trial.yaml", "--simulate", "--state", "world.ndjson", f"--serve={address}"]
-    async with open_browser() as seen:
-        page = seen.page
-        async with place.started(*run) as child:
-            await answers(address)
-            await page.goto(f"http://{address}/")
-            await expect(page.locator("#live")).to_have_text("Live", timeout=PATIENCE)
-            await expect(page.locator("#part-now")).to_contain_text("of 8/s declared", timeout=PATIENCE)
-            await expect(page.locator("#part-now")).to_contain_text("left, until", timeout=PATIENCE)
-            first = await page.title()
-            await expect(page).not_to_have_title(first, timeout=PATIENCE)
-            await page.locator("#throughput-table summary").click()
-            assert (await child.finished()).code == 4
-        # The last news of a run, whose window is spent.
-        await expect(page.locator(".outcome")).to_have_text("deferred", timeout=PATIENCE)
-        await expect(page).to_have_title("trial: deferred, 50 of 60 rows succeeded")
-        await expect(page.locator("#windows")).to_contain_text("opens")
-        told = re.compile(r"^The run has ended: deferred at 20\S+ \S+ UTC\. .* continues when it is back\.$")
-        await expect(page.locator("#live")).to_have_text(told, timeout=PATIENCE)
-        assert await page.locator("#throughput-table[open]").count() == 1, "what was opened stays open"
-        paper = await page.pdf(print_background=True)
-        assert paper.startswith(b"%PDF-")
-        # While the server is away the browser complains, and tries again.
-        assert all("ERR_" in each for each in seen.complaints)
-        seen.complaints.clear()
-        async with place.started("watch", "ledgers", "--serve", address) as watching:
-            await expect(page.locator("#live")).to_have_text("Live", timeout=PATIENCE)
-            watching.signal(signal.SIGINT)
-            assert (await watching.finished()).code == 130
-        assert {url.split("/")[2] for url in seen.requests} == {address}
+    page = seen.page
+    async with place.started(*run) as child:
+        await answers(address)
+        await page.goto(f"http://{address}/")
+        await expect(page.locator("#live")).to_have_text("Live", timeout=PATIENCE)
+        await expect(page.locator("#part-now")).to_contain_text("of 8/s declared", timeout=PATIENCE)
+        await expect(page.locator("#part-now")).to_contain_text("left, until", timeout=PATIENCE)
+        first = await page.title()
+        await expect(page).not_to_have_title(first, timeout=PATIENCE)
+        await page.locator("#throughput-table summary").click()
+        assert (await child.finished()).code == 4
+    # The last news of a run, whose window is spent.
+    await expect(page.locator(".outcome")).to_have_text("deferred", timeout=PATIENCE)
+    await expect(page).to_have_title("trial: deferred, 50 of 60 rows succeeded")
+    await expect(page.locator("#windows")).to_contain_text("opens")
+    told = re.compile(r"^The run has ended: deferred at 20\S+ \S+ UTC\. .* continues when it is back\.$")
+    await expect(page.locator("#live")).to_have_text(told, timeout=PATIENCE)
+    assert await page.locator("#throughput-table[open]").count() == 1, "what was opened stays open"
+    paper = await page.pdf(print_background=True)
+    assert paper.startswith(b"%PDF-")
+    # While the server is away the browser complains, and tries again.
+    assert all("ERR_" in each for each in seen.complaints)
+    seen.complaints.clear()
+    async with place.started("watch", "ledgers", "--serve", address) as watching:
+        await expect(page.locator("#live")).to_have_text("Live", timeout=PATIENCE)
+        watching.signal(signal.SIGINT)
+        assert (await watching.finished()).code == 130
+    assert {url.split("/")[2] for url in seen.requests} == {address}
 
 
-@pytest.mark.asyncio
-async def test_folder_is_a_list_whose_pages_follow_their_ledgers(tmp_path, address):
+@in_browser
+async def test_folder_is_a_list_whose_pages_follow_their_ledgers(tmp_path, address, seen):
     place = Place(tmp_path)
     (tmp_path / "ledgers").mkdir()
     ledger = LedgerBuilder(2, name="other").begin().result(row(1), Status.FAILED, message="<b>no</b> access")
     path = ledger.write(tmp_path / "ledgers" / "b.ndjson")
     LedgerBuilder(1).begin().result(row(1)).end().write(tmp_path / "ledgers" / "a.ndjson")
-    async with open_browser() as seen, place.started("watch", "ledgers", "--serve", address) as child:
+    async with place.started("watch", "ledgers", "--serve", address) as child:
         page = seen.page
         await answers(address)
         await page.goto(f"http://{address}/")
@@ -131,15 +140,15 @@ async def test_folder_is_a_list_whose_pages_follow_their_ledgers(tmp_path, addre
         assert (ended.code, ended.stdout) == (143, f"live at http://{address}/\n")
 
 
-@pytest.mark.asyncio
-async def test_buttons_steer_the_run_and_show_what_it_answers(tmp_path, address):
+@in_browser
+async def test_buttons_steer_the_run_and_show_what_it_answers(tmp_path, address, seen):
     place = Place(tmp_path)
     place.env["BATCH_SNAPSHOT_SERVE_TOKEN"] = "of-the-test"
     quota = {"quota": {"per_second": 4}}
     rows = pairs(200, account="main") + pairs(200, 200, account="acme")
     place.manifest(rows, accounts={"main": quota, "acme": quota})
     run = ["run", "trial.yaml", "--simulate", "--ledger", "trial.ndjson"]
-    async with open_browser() as seen, place.started(*run, f"--serve={address}", "--control") as child:
+    async with place.started(*run, f"--serve={address}", "--control") as child:
         page, answer = seen.page, seen.page.locator("#answer")
 
         async def press(name, says):
@@ -190,15 +199,15 @@ async def test_buttons_steer_the_run_and_show_what_it_answers(tmp_path, address)
     ]
 
 
-@pytest.mark.asyncio
-async def test_page_says_that_the_run_has_ended_and_follows_one_that_continues(tmp_path, address):
+@in_browser
+async def test_page_says_that_the_run_has_ended_and_follows_one_that_continues(tmp_path, address, seen):
     place = Place(tmp_path)
     place.env["BATCH_SNAPSHOT_SERVE_TOKEN"] = "of-the-test"
     path = tmp_path / "l.ndjson"
     ledger = LedgerBuilder(2).begin().result(row(1))
     ledger.write(path)
     watch = ["watch", "l.ndjson", "--serve", address, "--control"]
-    async with open_browser() as seen, place.started(*watch) as child:
+    async with place.started(*watch) as child:
         await answers(address)
         await seen.page.goto(f"http://{address}/?token=of-the-test")
         says, resume = seen.page.locator("#live"), seen.page.get_by_role("button", name="Resume")

@@ -8,7 +8,7 @@ import pytest
 
 from batch_snapshot import cli
 from tests.support.processes import move_in, of_type
-from tests.support.service_models import write_data_path
+from tests.support.service_models import data_path
 
 WORLD = ["--simulate", "--state", "world.ndjson", "--progress", "none"]
 
@@ -18,7 +18,7 @@ def place(tmp_path, monkeypatch):
     """An empty working folder, and no AWS configuration but our own."""
     move_in(monkeypatch, tmp_path)
     # What `discover` finds does not depend on the SDK that is installed.
-    monkeypatch.setenv("AWS_DATA_PATH", write_data_path(tmp_path / "models", "older"))
+    monkeypatch.setenv("AWS_DATA_PATH", data_path("older"))
 
 
 def call(capsys, *arguments: str) -> tuple[int, str, str]:

@@ -28,6 +28,8 @@ def program() -> str:
 def started() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program(), args=["--no-sandbox"])
+        # One context for all pages: they can share a process.
+        browser.new_context()
         yield browser
         browser.close()
 
@@ -36,7 +38,7 @@ class OpenPage:
     """A page of a file: what it complained of on its console, and the addresses it asked for."""
 
     def __init__(self, browser: Browser) -> None:
-        self.page: Page = browser.new_page()
+        self.page: Page = browser.contexts[0].new_page()
         self.complaints: list[str] = []
         self.requests: list[str] = []
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))

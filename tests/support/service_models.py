@@ -3,8 +3,11 @@
 What is new is in `newer_service_model.json`, as botocore 1.44 has it, without its documentation.
 """
 
+import atexit
 import json
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from botocore.loaders import Loader
@@ -32,10 +35,13 @@ def service_model(sdk: Sdk) -> dict[str, Any]:
     return model
 
 
-def write_data_path(folder: Path, sdk: Sdk) -> str:
-    """Write the model where a loader finds it; returns what AWS_DATA_PATH must be for that."""
+@cache
+def data_path(sdk: Sdk) -> str:
+    """What AWS_DATA_PATH must be so that a loader finds the model."""
+    folder = TemporaryDirectory()
+    atexit.register(folder.cleanup)
     version = Loader().determine_latest_version(SERVICE, "service-2")
-    path = folder / sdk / SERVICE / version / "service-2.json"
+    path = Path(folder.name, SERVICE, version, "service-2.json")
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(service_model(sdk)), "utf-8")
-    return str(folder / sdk)
+    return folder.name

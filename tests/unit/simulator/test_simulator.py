@@ -19,7 +19,7 @@ from batch_snapshot.simulator import KINDS, Faults, SimulatorSettings, run_forev
 from batch_snapshot.simulator.faults import draw
 from batch_snapshot.simulator.quotas import SlidingWindow, Throttle, TokenBucket, gates
 from tests.support.processes import Place, until
-from tests.support.service_models import write_data_path
+from tests.support.service_models import data_path
 from tests.support.simulator_client import CREATE, ENGAGEMENT, PAIR, Clock, post, service, signed
 
 pytestmark = pytest.mark.asyncio
@@ -684,8 +684,8 @@ async def test_accepted_invitations():
         assert listed[0]["CreatedBy"] != listed[1]["CreatedBy"] == invitations[0]["SenderAwsAccountId"]
 
 
-async def test_what_only_a_newer_sdk_knows(tmp_path, monkeypatch):
-    monkeypatch.setenv("AWS_DATA_PATH", write_data_path(tmp_path, "newer"))
+async def test_what_only_a_newer_sdk_knows(monkeypatch):
+    monkeypatch.setenv("AWS_DATA_PATH", data_path("newer"))
     settings = SimulatorSettings(engagements=10, opportunities_per_engagement=1, invitations=4)
     async with serve(settings) as (url, simulator):
         client = boto3.Session().client(
@@ -710,8 +710,8 @@ async def test_what_only_a_newer_sdk_knows(tmp_path, monkeypatch):
         client.close()
 
 
-async def test_operations_that_an_older_sdk_does_not_know_are_unknown(tmp_path, monkeypatch):
-    monkeypatch.setenv("AWS_DATA_PATH", write_data_path(tmp_path, "older"))
+async def test_operations_that_an_older_sdk_does_not_know_are_unknown(monkeypatch):
+    monkeypatch.setenv("AWS_DATA_PATH", data_path("older"))
     async with serve() as (url, _):
         _, _, answer = await post(url, signed(url, "ListOpportunityFromEngagementTasks"), {"Catalog": "AWS"})
         assert answer["__type"] == "UnknownOperationException"
