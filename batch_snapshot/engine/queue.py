@@ -9,17 +9,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
 
 import anyio
-import orjson
+import msgspec
 
 from batch_snapshot import sqlite
 from batch_snapshot.engine.signal import Signal
-from batch_snapshot.models import Request, Row
+from batch_snapshot.models import Request
 
 #: Requests in memory at most, shared out among the accounts: about 25 MB.
 READ_AHEAD = 50_000
+
+_REQUEST = msgspec.json.Decoder(Request)
 
 _TABLE = """
 CREATE TABLE requests (account TEXT, number INTEGER, packed BLOB, PRIMARY KEY (account, number)) WITHOUT ROWID
@@ -141,7 +142,7 @@ class RequestQueue:
     def _store(self, backlog: _Backlog, request: Request) -> None:
         if self._disk is None:
             self._disk = self._files.enter_context(sqlite.temporary_tables(_TABLE))
-        row = (backlog.name, backlog.read, orjson.dumps(request, default=tuple))
+        row = (backlog.name, backlog.read, msgspec.json.encode(request))
         with sqlite.temporary_errors():
             self._disk.execute("INSERT INTO requests VALUES (?, ?, ?)", row)
         backlog.stored += 1
@@ -153,13 +154,5 @@ class RequestQueue:
             found = self._disk.execute(query, (backlog.name, most)).fetchall()
             last = (backlog.name, found[-1][0])
             self._disk.execute("DELETE FROM requests WHERE account = ? AND number <= ?", last)
-        backlog.near.extend(_unpacked(packed) for _, packed in found)
+        backlog.near.extend(_REQUEST.decode(packed) for _, packed in found)
         backlog.stored -= len(found)
-
-
-def _unpacked(packed: bytes) -> Request:
-    fields = orjson.loads(packed)
-    since = fields["first_sent_at"]
-    fields["first_sent_at"] = datetime.fromisoformat(since) if since else None
-    fields["row"] = Row(*fields["row"])
-    return Request(**fields)
