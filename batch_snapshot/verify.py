@@ -12,15 +12,15 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from batch_snapshot import paths, sqlite
+from batch_snapshot import paths
 from batch_snapshot.config.options import Options, isolate_simulated_state, state_folder_of
 from batch_snapshot.discovery.output import calls_fields, calls_text
 from batch_snapshot.discovery.readers import Environment, open_ledger_readers
 from batch_snapshot.engine.reader import Reader, map_concurrently, read_failed
 from batch_snapshot.errors import InputError
 from batch_snapshot.ledger import locks
-from batch_snapshot.ledger.reader import lines, run_line
-from batch_snapshot.ledger.records import Header, Result, Skipped
+from batch_snapshot.ledger.reader import last_header, run_line
+from batch_snapshot.ledger.row_table import KEY, row_tables
 from batch_snapshot.ledger.snapshot_index import SnapshotIndex, service_of
 from batch_snapshot.models import SIMULATOR, ApiError, Row, Status
 from batch_snapshot.operations import NOT_FOUND, create_operation
@@ -41,12 +41,6 @@ _ENGAGEMENT_ERRORS = frozenset({NOT_FOUND, "AccessDeniedException", "ValidationE
 
 #: What a finding can be; unreadable is an engagement, to these credentials.
 KINDS = ("missing", "mismatched", "extra", "unreadable")
-
-_TABLES = """
-CREATE TABLE rows (account TEXT, catalog TEXT, engagement TEXT, resource_type TEXT, resource TEXT,
-    template TEXT, status TEXT, arn TEXT, revision INTEGER, chance BLOB,
-    PRIMARY KEY (account, catalog, engagement, resource_type, resource, template)) WITHOUT ROWID
-"""
 
 
 class Claim(NamedTuple):
@@ -106,10 +100,11 @@ async def verify(
     simulated = options.simulate or header.endpoint == SIMULATOR
     with (
         isolate_simulated_state(options, simulated=simulated) as own,
-        sqlite.temporary_tables(_TABLES) as db,
+        row_tables(rows=path) as db,
         SnapshotIndex(paths.snapshot_index_file(state_folder_of(own))) as known,
     ):
-        last = _store_rows(db, path, header, sample, result)
+        last = last_header(path) or header
+        _choose_rows(db, sample, result)
         result.warnings += known.refresh(path.parent)
         async with open_ledger_readers(path, last, own, environment) as readers:
             verifier = _Verifier(db, known, service_of(last), header.started_at - MARGIN, result)
@@ -124,35 +119,23 @@ async def verify(
     return result
 
 
-def _store_rows(db: Connection, path: Path, last: Header, sample: int | None, result: Verification) -> Header:
-    """Store the rows of the ledger, of which the last line wins; returns the last run line."""
-
-    def store(row: Row, *values: str | int | None) -> None:
-        chance = blake2b(row.key, digest_size=8, person=b"sample").digest()
-        db.execute(
-            "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, *values, chance)
-        )
-
-    for line in lines(path):
-        record = line.record
-        if isinstance(record, Header):
-            last = record
-        elif isinstance(record, Result):
-            store(record.row, record.status, record.arn, record.revision)
-        elif isinstance(record, Skipped):
-            for row in record.rows:
-                store(row, record.reason, None, None)
+def _choose_rows(db: Connection, sample: int | None, result: Verification) -> None:
+    """Count the succeeded rows, and keep only so many of them as the `sample` has."""
     count = "SELECT count(*) FROM rows WHERE status = ?"
     (result.succeeded,) = db.execute(count, (Status.SUCCEEDED,)).fetchone()
     if sample is not None:
         # The order by hash is random, and the same each time.
+        db.create_function("chance", len(Row._fields), _chance, deterministic=True)
         db.execute(
-            "DELETE FROM rows WHERE status <> ? OR chance > (SELECT chance FROM rows WHERE status = ?"
-            " ORDER BY chance LIMIT 1 OFFSET ?)",
+            f"DELETE FROM rows WHERE status <> ? OR chance({KEY}) > (SELECT chance({KEY}) AS drawn FROM rows"  # noqa: S608 - constants
+            " WHERE status = ? ORDER BY drawn LIMIT 1 OFFSET ?)",
             (Status.SUCCEEDED, Status.SUCCEEDED, max(0, min(sample, result.succeeded) - 1)),
         )
     (result.checked,) = db.execute(count, (Status.SUCCEEDED,)).fetchone()
-    return last
+
+
+def _chance(*row: str) -> bytes:
+    return blake2b(Row(*row).key, digest_size=8, person=b"sample").digest()
 
 
 @dataclass(slots=True)
@@ -184,8 +167,8 @@ class _Verifier:
         claims = [
             Claim(Row(*values[:6]), *values[6:])
             for values in self.db.execute(
-                "SELECT account, catalog, engagement, resource_type, resource, template, status, arn,"
-                " revision FROM rows WHERE account = ? AND catalog = ? AND engagement = ?",
+                f"SELECT {KEY}, status, arn, revision FROM rows"  # noqa: S608 - constants
+                " WHERE account = ? AND catalog = ? AND engagement = ?",
                 (reader.name, catalog, engagement),
             )
         ]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from batch_snapshot import files, sqlite
+from batch_snapshot import files
 from batch_snapshot.config.options import Options
 from batch_snapshot.discovery.output import calls_fields, calls_text
 from batch_snapshot.discovery.readers import Environment, open_ledger_readers
@@ -18,8 +18,9 @@ from batch_snapshot.engine.reader import Reader, map_concurrently, read_failed
 from batch_snapshot.errors import BatchSnapshotError, InputError, LedgerError, StorageError
 from batch_snapshot.export import records, tables
 from batch_snapshot.export.records import ExportFile
-from batch_snapshot.ledger.reader import last_header, lines
-from batch_snapshot.ledger.records import Header, Result
+from batch_snapshot.ledger.reader import last_header
+from batch_snapshot.ledger.records import Header
+from batch_snapshot.ledger.row_table import KEY, row_tables
 from batch_snapshot.models import ApiError, Row, Status
 from batch_snapshot.operations import NOT_FOUND, create_operation
 from batch_snapshot.sqlite import Connection
@@ -33,9 +34,6 @@ DENIALS = 10
 
 #: Snapshots that could not be fetched and that the text shows.
 SHOWN = 20
-
-_KEY = ", ".join(Row._fields)
-_TABLES = f"CREATE TABLE rows ({_KEY}, arn, revision, PRIMARY KEY ({_KEY})) WITHOUT ROWID"
 
 
 class Unfetched(NamedTuple):
@@ -145,12 +143,12 @@ class _Fetcher:
 
     async def fetch(self, ledger: Path, readers: Mapping[str, Reader]) -> None:
         failed: list[BatchSnapshotError] = []
-        with sqlite.temporary_tables(_TABLES) as db:
-            total = self._store_rows(db, ledger)
+        with row_tables(rows=ledger) as db:
+            total = self._choose_rows(db)
             begun = self._result.fetched
 
             async def fetch_account(reader: Reader) -> None:
-                query = f"SELECT {_KEY}, arn, revision FROM rows WHERE account = ? ORDER BY {_KEY}"  # noqa: S608 - constants of this module
+                query = f"SELECT {KEY}, arn, revision FROM rows WHERE account = ? ORDER BY {KEY}"  # noqa: S608 - constants of this module
 
                 async def one(values: tuple[Any, ...]) -> None:
                     await self._fetch(reader, Row(*values[:6]), *values[6:])
@@ -171,19 +169,10 @@ class _Fetcher:
         if failed:
             raise failed[0]
 
-    def _store_rows(self, db: Connection, ledger: Path) -> int:
-        """Store the succeeded rows that the file does not hold; the last line of a row wins."""
-        marks = ", ".join("?" * 8)
-        for line in lines(ledger):
-            record = line.record
-            if not isinstance(record, Result):
-                continue
-            if record.status is Status.SUCCEEDED and str(record.arn) not in self._file:
-                values = (*record.row, record.arn, record.revision)
-                db.execute(f"INSERT OR REPLACE INTO rows VALUES ({marks})", values)  # noqa: S608 - question marks
-            else:
-                where = " AND ".join(f"{name} = ?" for name in Row._fields)
-                db.execute(f"DELETE FROM rows WHERE {where}", record.row)  # noqa: S608 - constants
+    def _choose_rows(self, db: Connection) -> int:
+        """Keep the succeeded rows that the file does not hold; returns how many these are."""
+        db.create_function("is_held", 1, lambda arn: arn in self._file)
+        db.execute("DELETE FROM rows WHERE status <> ? OR is_held(arn)", (Status.SUCCEEDED,))
         (number,) = db.execute("SELECT count(*) FROM rows").fetchone()
         return int(number)
 

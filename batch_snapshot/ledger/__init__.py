@@ -2,7 +2,7 @@
 
 Exports the records and their lines (`records`, `codec`), reading and writing (`reader`, `writer`, `history`),
 files that go with ledgers (`locks`, `open_runs`, `snapshot_index`), and what is done with whole ledgers
-(`repair`, `diff`, `prune`). It must not know AWS, pace, options or jobs.
+(`repair`, `row_table`, `diff`, `prune`). It must not know AWS, pace, options or jobs.
 """
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "reader",
     "records",
     "repair",
+    "row_table",
     "snapshot_index",
     "writer",
 ]

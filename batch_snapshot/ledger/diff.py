@@ -5,23 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from batch_snapshot import sqlite
-from batch_snapshot.ledger import reader
-from batch_snapshot.ledger.records import Result, Skipped
+from batch_snapshot.ledger.row_table import row_tables
 from batch_snapshot.models import Row
-from batch_snapshot.sqlite import Connection
 from batch_snapshot.text import plural
 
 #: Rows of each kind that the text names, and that JSON holds at most.
 SHOWN, KEPT = 10, 100_000
-
-_ROW = "account TEXT, catalog TEXT, engagement TEXT, resource_type TEXT, resource TEXT, template TEXT"
-_KEY = "account, catalog, engagement, resource_type, resource, template"
-_TABLES = ";".join(
-    f"CREATE TABLE {name} ({_ROW}, status TEXT, revision INTEGER, code TEXT, PRIMARY KEY ({_KEY}))"
-    " WITHOUT ROWID"
-    for name in ("before", "after")
-)
 
 #: Kinds of changes, and the SQL that finds them: `b` is the row before, `a` after.
 KINDS: Mapping[str, str] = {
@@ -70,9 +59,9 @@ class Difference:
 def diff(before: Path, after: Path) -> Difference:
     """Compare the ledger at `before` with the one at `after`."""
     found = Difference(str(before), str(after))
-    with sqlite.temporary_tables(_TABLES) as db:
-        found.rows_before = _load(db, "before", before)
-        found.rows_after = _load(db, "after", after)
+    with row_tables(before=before, after=after) as db:
+        count = "SELECT (SELECT count(*) FROM before), (SELECT count(*) FROM after)"
+        found.rows_before, found.rows_after = db.execute(count).fetchone()
         for kind, condition in KINDS.items():
             rows = db.execute(_query(kind, condition))
             found.changes[kind] = [Change(Row(*one[:6]), *one[6:]) for one in rows.fetchmany(KEPT)]
@@ -81,25 +70,11 @@ def diff(before: Path, after: Path) -> Difference:
 
 
 def _query(kind: str, condition: str) -> str:
-    key = ", ".join(f"{'b' if kind == 'gone' else 'a'}.{name}" for name in _KEY.split(", "))
+    key = ", ".join(f"{'b' if kind == 'gone' else 'a'}.{name}" for name in Row._fields)
     left, right = ("before b", "after a") if kind == "gone" else ("after a", "before b")
-    same = " AND ".join(f"a.{name} = b.{name}" for name in _KEY.split(", "))
+    same = " AND ".join(f"a.{name} = b.{name}" for name in Row._fields)
     values = "b.status, a.status, b.revision, a.revision, coalesce(a.code, b.code)"
     return f"SELECT {key}, {values} FROM {left} LEFT JOIN {right} ON {same} WHERE {condition} ORDER BY {key}"  # noqa: S608 - constants of this module
-
-
-def _load(db: Connection, table: str, path: Path) -> int:
-    insert = f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants of this module
-    reader.run_line(path)
-    for line in reader.lines(path):
-        record = line.record
-        if isinstance(record, Result):
-            code = record.error.code if record.error else None
-            db.execute(insert, (*record.row, record.status, record.revision, code))
-        elif isinstance(record, Skipped):
-            db.executemany(insert, [(*row, record.reason, None, None) for row in record.rows])
-    (rows,) = db.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - constants of this module
-    return int(rows)
 
 
 def as_json(found: Difference) -> dict[str, Any]:
