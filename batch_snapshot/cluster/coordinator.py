@@ -96,7 +96,7 @@ class Coordinator(Engine):
 
     async def _hand_out(self, account: AccountState, rows: _Rows) -> None:
         """Have a worker send rows that are left, once no other account has one of their pairs there."""
-        requests = [attempts.resend() for attempts in rows.left.values()]
+        requests = [attempts.request for attempts in rows.left.values()]
         pairs, done = {request.row.pair for request in requests}, Signal()
         while busy := pairs & self._pairs.keys():
             await self._pairs[busy.pop()].wait()

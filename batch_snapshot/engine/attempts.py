@@ -22,51 +22,46 @@ class Attempts:
 
     def __init__(self, request: Request, now: datetime, run_began: datetime) -> None:
         """Start `now`; an earlier run may have sent the request until `run_began`."""
+        #: It says what was tried so far: another engine of the same run can continue with it.
         self.request = request
         self.started_at = now
-        #: Tries that cost an attempt, and those that were throttled.
-        self.attempts, self.throttles = request.attempts, request.throttles
-        #: A try may have been carried out, and no answer has settled it. Sticky.
-        self.ambiguous = request.ambiguous
-        #: When the first try under the token may have left, by our clock, and the service's clock less ours
-        #: then, in seconds; None: not known.
-        self.first_sent_at, self.clock_skew = request.first_sent_at, request.clock_skew
+        first = request.first_sent_at
         #: Since when the service should know the token; None after a look-up that found nothing.
-        self.known_since = ClockReading(self.first_sent_at, self.clock_skew) if self.first_sent_at else None
+        self.known_since = ClockReading(first, request.clock_skew) if first else None
         #: The last try left no later than this.
         self.last_sent_at = run_began
         self.in_flight = False
         #: Of the last answered try of this run.
         self.failure: Failure | None = None
-        self._before_try = self._times
-
-    @property
-    def _times(self) -> tuple[datetime | None, float | None, ClockReading | None, datetime]:
-        return self.first_sent_at, self.clock_skew, self.known_since, self.last_sent_at
+        self._before_try = (request, self.known_since, run_began)
 
     def sent(self, now: ClockReading) -> None:
         self.in_flight = True
-        self._before_try = self._times
+        self._before_try = (self.request, self.known_since, self.last_sent_at)
         self.last_sent_at = now.at
-        if self.first_sent_at is None:
-            self.first_sent_at, self.clock_skew = now
+        if self.request.first_sent_at is None:
+            self._note(first_sent_at=now.at, clock_skew=now.skew)
         self.known_since = self.known_since or now
 
     def answered(self, failure: Failure | None = None) -> None:
         """Note how the try ended; None: it succeeded."""
         self.in_flight = False
         if failure is not None and failure.never_left:
-            self.first_sent_at, self.clock_skew, self.known_since, self.last_sent_at = self._before_try
+            self.request, self.known_since, self.last_sent_at = self._before_try
             if failure.unreachable:
                 return
         if failure is None or failure.verdict in {Verdict.RETRY, Verdict.REFUSED}:
-            self.attempts += 1
+            self._note(attempts=self.request.attempts + 1)
             self.failure = failure
         elif failure.verdict is Verdict.THROTTLED:
-            self.throttles += 1
+            self._note(throttles=self.request.throttles + 1)
         if failure is not None and failure.may_have_landed:
             # Even a throttle, if it came as a 5xx: the row must not count as unattempted.
-            self.ambiguous, self.failure = True, failure
+            self._note(ambiguous=True)
+            self.failure = failure
+
+    def _note(self, **changes: Any) -> None:
+        self.request = replace(self.request, **changes)
 
     def dropped(self) -> None:
         self.answered(UNANSWERED)
@@ -74,22 +69,12 @@ class Attempts:
     def lost(self, sent: ClockReading, failure: Failure) -> None:
         """Another machine may have sent it since then, and nobody knows how often."""
         self.sent(sent)
-        self.in_flight, self.ambiguous, self.failure = False, True, failure
+        self._note(ambiguous=True)
+        self.in_flight, self.failure = False, failure
 
     def outcome_if_left(self, now: datetime) -> Outcome | None:
         """The outcome if the row is tried no more; None: no try of this run left it in doubt."""
-        return self.unsettled(self.failure, now) if self.ambiguous and self.failure else None
-
-    def resend(self) -> Request:
-        """The row as another engine of the same run is to continue with it."""
-        return replace(
-            self.request,
-            ambiguous=self.ambiguous,
-            first_sent_at=self.first_sent_at,
-            clock_skew=self.clock_skew,
-            attempts=self.attempts,
-            throttles=self.throttles,
-        )
+        return self.unsettled(self.failure, now) if self.request.ambiguous and self.failure else None
 
     def succeeded(self, receipt: Receipt, now: datetime, *, reconciled: bool = False) -> Outcome:
         """The outcome with a snapshot, named by an answer or found by a look-up."""
@@ -105,22 +90,23 @@ class Attempts:
     def unsettled(self, failure: Failure, now: datetime) -> Outcome:
         """The outcome without one: in doubt after an ambiguous try, else failed."""
         return self._outcome(
-            Status.IN_DOUBT if self.ambiguous else Status.FAILED,
+            Status.IN_DOUBT if self.request.ambiguous else Status.FAILED,
             now,
             request_id=failure.request_id,
             error=RowError(failure.kind, failure.code, failure.message, failure.reason, failure.http_status),
         )
 
     def _outcome(self, status: Status, now: datetime, **more: Any) -> Outcome:
+        request = self.request
         return Outcome(
-            request=self.request,
+            request=request,
             status=status,
-            attempts=self.attempts,
-            throttles=self.throttles,
-            ambiguous=self.ambiguous,
-            first_sent_at=self.first_sent_at,
+            attempts=request.attempts,
+            throttles=request.throttles,
+            ambiguous=request.ambiguous,
+            first_sent_at=request.first_sent_at,
             started_at=self.started_at,
             finished_at=now,
-            clock_skew=self.clock_skew,
+            clock_skew=request.clock_skew,
             **more,
         )

@@ -1,6 +1,6 @@
 """Look-ups of rows in doubt: did an earlier try make the snapshot?"""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import anyio
@@ -11,7 +11,7 @@ from batch_snapshot.engine.attempts import Attempts
 from batch_snapshot.engine.calls import Calls
 from batch_snapshot.engine.seams import Seams
 from batch_snapshot.failures import retry
-from batch_snapshot.models import ApiError, Failure, Receipt, Verdict
+from batch_snapshot.models import ApiError, ErrorKind, Failure, Receipt, Verdict
 
 
 class LookUpRefusedError(Exception):
@@ -36,7 +36,7 @@ class LookUps:
 
     def due(self, account: AccountState, attempts: Attempts) -> bool:
         """Whether the service may have forgotten the token of an ambiguous try."""
-        return attempts.ambiguous and retry.may_be_forgotten(
+        return attempts.request.ambiguous and retry.may_be_forgotten(
             attempts.known_since, self.clock_reading(account), self.settings.token_ttl
         )
 
@@ -51,10 +51,7 @@ class LookUps:
             lag = retry.read_lag_left(attempts.last_sent_at, self.seams.now(), self.settings.read_lag)
             with account.interruptible():
                 await anyio.sleep(lag)
-            request = replace(
-                attempts.request, first_sent_at=attempts.first_sent_at, clock_skew=attempts.clock_skew
-            )
-            failure = await self.calls.read(account, partial(self.seams.look_up, request))
+            failure = await self.calls.read(account, partial(self.seams.look_up, attempts.request))
             if not isinstance(failure, Failure):
                 attempts.known_since = None
                 return failure
@@ -72,8 +69,8 @@ class LookUps:
             return None
 
     async def find_after(self, account: AccountState, attempts: Attempts, failure: Failure) -> Receipt | None:
-        """Find the snapshot of an earlier try if this failure suggests that there is one."""
-        if not retry.look_up_may_settle(failure, ambiguous=attempts.ambiguous):
+        """Find the snapshot of an earlier, ambiguous try: a conflict suggests that it landed."""
+        if not (attempts.request.ambiguous and failure.kind is ErrorKind.CONFLICT):
             return None
         try:
             return await self.find(account, attempts)

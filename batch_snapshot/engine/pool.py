@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import anyio
 from anyio.abc import TaskGroup
-from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt
 
 from batch_snapshot.config.options import Settings
 from batch_snapshot.engine.account import Abandoned, AccountState
@@ -167,10 +166,7 @@ class Engine(RunState):
         """Send a row until its outcome is known, and record it."""
         try:
             await self._calls.check(account, attempts.request)
-            try:
-                outcome = await self._try(account, attempts)
-            except ApiError as error:
-                outcome = await self._retry(account, attempts, error)
+            outcome = await self._carry_out(account, attempts)
         except Abandoned:
             self._leave(attempts)
         except LookUpRefusedError as refusal:
@@ -185,41 +181,21 @@ class Engine(RunState):
             if not outcome.reconciled:
                 self._calls.row_succeeded(account)
 
-    async def _retry(self, account: AccountState, attempts: Attempts, first: ApiError) -> Outcome:
-        """Go on after the first try, which failed; most rows never come here."""
-        failed: ApiError | None = first
-        before = attempts.request.attempts
-
-        async def attempt() -> Outcome:
-            nonlocal failed
-            if failed is not None:
-                error, failed = failed, None
-                raise error
-            return await self._try(account, attempts)
-
-        def curable(state: RetryCallState) -> bool:
-            error = state.outcome.exception() if state.outcome else None
-            return isinstance(error, ApiError) and retry.should_retry(
-                error.failure, attempt=before + state.attempt_number, ambiguous=attempts.ambiguous
-            )
-
-        def backoff(state: RetryCallState) -> float:
-            hint = attempts.failure.retry_after if attempts.failure else None
-            drawn = retry.backoff(before + state.attempt_number, self._seams.rng)
-            return max(drawn, min(hint or 0.0, retry.BACKOFF_CAP))
-
-        async def sleep(seconds: float) -> None:
+    async def _carry_out(self, account: AccountState, attempts: Attempts) -> Outcome:
+        """Try until the outcome is known; raises the last `ApiError` where no further try may help."""
+        number = attempts.request.attempts
+        while True:
+            number += 1
+            try:
+                return await self._try(account, attempts)
+            except ApiError as error:
+                ambiguous = attempts.request.ambiguous
+                curable = retry.should_retry(error.failure, attempt=number, ambiguous=ambiguous)
+                if not curable or number >= self._settings.max_attempts:
+                    raise
+                hint = error.failure.retry_after or 0.0
             with account.interruptible():
-                await anyio.sleep(seconds)
-
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(self._settings.max_attempts - before),
-            retry=curable,
-            wait=backoff,
-            sleep=sleep,
-            reraise=True,
-        )
-        return await retrying(attempt)
+                await anyio.sleep(max(retry.backoff(number, self._seams.rng), min(hint, retry.BACKOFF_CAP)))
 
     async def _try(self, account: AccountState, attempts: Attempts) -> Outcome:
         """Make one try. Throttles are waited out here, as they cost no attempt."""

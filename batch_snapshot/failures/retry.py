@@ -94,11 +94,6 @@ CLOCKS_DISAGREE = Failure(
 )
 
 
-def look_up_may_settle(failure: Failure, *, ambiguous: bool) -> bool:
-    """Whether the failure suggests that an earlier, ambiguous try landed."""
-    return ambiguous and failure.kind is ErrorKind.CONFLICT
-
-
 def read_lag_left(last_sent_at: datetime, now: datetime, read_lag: float) -> float:
     """Seconds to wait until a look-up is sure to show what was sent last."""
     return min(read_lag, max(0.0, read_lag - (now - last_sent_at).total_seconds()))
