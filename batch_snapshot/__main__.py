@@ -8,7 +8,7 @@ from batch_snapshot import interrupts
 def main() -> int:
     """Run the command line as a process of its own; returns the exit code."""
     imported = interrupts.exit_on_signal(sys.argv[1:])
-    from batch_snapshot.cli import main as run  # noqa: PLC0415 - a signal may come while this is imported
+    from batch_snapshot.cli import main as run  # a signal may come while this is imported
 
     imported()
     code = run()

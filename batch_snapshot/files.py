@@ -133,7 +133,7 @@ def exists(path: Path) -> bool:
 
 def nearest(path: Path, pattern: str) -> Path | None:
     """The file of the same folder that fits `pattern`, and whose name is most like that of `path`."""
-    from difflib import get_close_matches  # noqa: PLC0415 - nearly always the file exists
+    from difflib import get_close_matches  # nearly always the file exists
 
     with suppress(OSError):
         known = {one.stem: one for one in islice(path.parent.glob(pattern), _COMPARED)}

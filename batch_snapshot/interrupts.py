@@ -103,9 +103,9 @@ def run(work: Coroutine[Any, Any, T], **backend_options: Any) -> T:
     Raises:
         Interrupted: a signal ended the work.
     """
-    import asyncio  # noqa: PLC0415 - signals are handled before this is imported
+    import asyncio  # signals are handled before this is imported
 
-    import anyio  # noqa: PLC0415
+    import anyio
 
     caught: list[int] = []
 
@@ -181,7 +181,7 @@ def _wants_json(arguments: Sequence[str]) -> bool:
 
 
 def _as_json(text: str, number: int) -> str:
-    import time  # noqa: PLC0415
+    import time
 
     at = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
     code = 128 + equivalent_signal(number)

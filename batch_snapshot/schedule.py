@@ -128,7 +128,7 @@ def files(kind: str, job: NightlyJob) -> list[File]:
 
 
 def _rendered(template: str, kind: str, job: NightlyJob) -> str:
-    import jinja2  # noqa: PLC0415 - one command needs it
+    import jinja2  # one command needs it
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("batch_snapshot", "unit_files"),

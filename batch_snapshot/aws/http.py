@@ -83,7 +83,7 @@ def _builtin_handlers() -> Any:
     return handlers
 
 
-class _Session(AioSession):  # type: ignore[misc] # aiobotocore is untyped
+class _Session(AioSession):
     def create_client(self, *args: Any, config: Any = None, **settings: Any) -> Any:
         """Also called by credential providers (STS, SSO), which offer no setting for the class."""
         if getattr(config, "http_session_cls", None) is not Transport:
@@ -130,7 +130,7 @@ def _kept(owner: Any, kind: type) -> list[Any]:
 # -- the transport ----------------------------------------------------------------------------------------
 
 
-class Transport(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
+class Transport(AIOHTTPSession):
     """aiobotocore's session, but a call is one exchange with one verified endpoint, of bounded length."""
 
     #: What is loaded to verify and to be verified: CA bundle, own certificate, its key.

@@ -106,7 +106,7 @@ async def ask(prompt: str) -> str:
 
 @contextmanager
 def _without_echo(terminal: int) -> Iterator[None]:
-    import termios  # noqa: PLC0415 - POSIX alone has it
+    import termios  # POSIX alone has it
 
     try:
         before = termios.tcgetattr(terminal)

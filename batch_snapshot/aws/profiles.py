@@ -55,8 +55,8 @@ def endpoints(profiles: Iterable[str | None], environ: Mapping[str, str]) -> dic
     # Importing botocore takes a tenth of a second, and few files name endpoints.
     if environ.get(IGNORE, "").lower() == "true" or problem(environ) or not _may_name_endpoints(environ):
         return {}
-    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
-    from botocore.session import Session  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError
+    from botocore.session import Session
 
     try:
         full = Session().full_config
@@ -79,8 +79,8 @@ def _may_name_endpoints(environ: Mapping[str, str]) -> bool:
 
 
 def _endpoint_of(full: Mapping[str, Mapping[str, Mapping[str, str]]], profile: str) -> str | None:
-    from botocore.configprovider import ConfiguredEndpointProvider  # noqa: PLC0415
-    from botocore.exceptions import InvalidConfigError  # noqa: PLC0415
+    from botocore.configprovider import ConfiguredEndpointProvider
+    from botocore.exceptions import InvalidConfigError
 
     scoped = full["profiles"].get(profile, {})
     if scoped.get("ignore_configured_endpoint_urls", "").lower() == "true":

@@ -87,7 +87,7 @@ def session(core: Any, profile: str | None, within: float) -> tuple[Any, "Chain"
     return made, Chain(core, within)
 
 
-class Chain(AioCredentialResolver):  # type: ignore[misc] # aiobotocore is untyped
+class Chain(AioCredentialResolver):
     """botocore's chain of providers, with limits."""
 
     def __init__(self, core: Any, within: float) -> None:
@@ -142,7 +142,7 @@ async def _checked(resolve: Any, role: Mapping[str, str], profile: str) -> Any:
     return credentials
 
 
-class _LimitedProviders(AioProfileProviderBuilder):  # type: ignore[misc] # aiobotocore is untyped
+class _LimitedProviders(AioProfileProviderBuilder):
     def __init__(self, core: Any, cache: Any, within: float) -> None:
         tokens = _TokenCache(getattr(SSOProvider, "_SSO_TOKEN_CACHE_DIR", _SSO_TOKENS))
         super().__init__(core, cache=cache, sso_token_cache=tokens)
@@ -155,8 +155,7 @@ class _LimitedProviders(AioProfileProviderBuilder):  # type: ignore[misc] # aiob
                 run = partial(_run_process, profile_name, self._within)
                 sdk.replace(provider, "_popen", run, _NO_LIMITS)
             elif provider.METHOD == "assume-role-with-web-identity":
-                loader = lambda path: partial(_token, path)  # noqa: E731
-                sdk.replace(provider, "_token_loader_cls", loader, _NO_LIMITS)
+                sdk.replace(provider, "_token_loader_cls", partial(partial, _token), _NO_LIMITS)
         return found
 
 
@@ -173,7 +172,7 @@ def _token(path: str) -> str:
         raise CredentialsError(f"{what} cannot be read ({why})") from None
 
 
-class _TokenCache(JSONFileCache):  # type: ignore[misc] # botocore is untyped
+class _TokenCache(JSONFileCache):
     """The tokens that `aws sso login` stores."""
 
     def __getitem__(self, cache_key: str) -> Any:

@@ -34,7 +34,7 @@ def signed_by(signer: Signer) -> Iterator[None]:
         _signer.reset(token)
 
 
-class CallerCredentials(AioCredentials):  # type: ignore[misc] # aiobotocore is untyped
+class CallerCredentials(AioCredentials):
     """Credentials, and their chain, for sessions whose clients are signed for by `signed_by`."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ def choose_signer(context: dict[str, Any], **_: Any) -> str | None:
     return _SkewedSigV4.NAME
 
 
-class _SkewedSigV4(SigV4Auth):  # type: ignore[misc] # botocore is untyped
+class _SkewedSigV4(SigV4Auth):
     """Signature version 4 by another clock than the machine's.
 
     botocore signs by the machine's clock and, unlike other SDKs, never corrects it.

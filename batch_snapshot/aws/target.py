@@ -41,7 +41,7 @@ async def open_target(
     """
     url = None if endpoint in {AWS, SIMULATOR} else endpoint
     if endpoint == SIMULATOR:
-        from batch_snapshot import simulator  # noqa: PLC0415 - half a second of imports that few runs need
+        from batch_snapshot import simulator  # half a second of imports that few runs need
 
         state = simulated.get("state")
         seeded = {} if state is not None and state.exists() else SEEDED

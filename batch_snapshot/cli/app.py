@@ -59,7 +59,7 @@ def _versions(_: click.Context) -> str:
         page_option(
             *("-V", "--version"),
             page=_versions,
-            help="Show the version, and those of Python and the AWS libraries.",
+            about="Show the version, and those of Python and the AWS libraries.",
         )
     ],
 )

@@ -67,15 +67,15 @@ class OptionalValueOption(Option):
     """May stand without a value. A value follows an equals sign: the next word is never taken for it."""
 
 
-def page_option(*flags: str, page: Callable[[click.Context], str], help: str) -> click.Option:  # noqa: A002 - click's
+def page_option(*flags: str, page: Callable[[click.Context], str], about: str) -> click.Option:
     """An option that prints a page instead of carrying out the command."""
 
-    def show(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's
+    def show(ctx: click.Context, _: click.Parameter, wanted: object) -> None:
         if wanted and not ctx.resilient_parsing:
             click.echo(page(ctx), color=ctx.color)
             ctx.exit()
 
-    return click.Option(flags, is_flag=True, is_eager=True, expose_value=False, callback=show, help=help)
+    return click.Option(flags, is_flag=True, is_eager=True, expose_value=False, callback=show, help=about)
 
 
 def _everything(ctx: click.Context) -> str:
@@ -84,7 +84,7 @@ def _everything(ctx: click.Context) -> str:
     return help_page.everything(ctx.command, ctx)
 
 
-HELP_ALL = page_option("--help-all", page=_everything, help="Show every option.")
+HELP_ALL = page_option("--help-all", page=_everything, about="Show every option.")
 
 
 class SectionedCommand(click.Command):
@@ -149,7 +149,7 @@ class SectionedGroup(click.Group):
         except KeyboardInterrupt as error:
             raise click.Abort from error
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own
+    def list_commands(self, _: click.Context) -> list[str]:
         return list(self.commands)
 
     def get_help(self, ctx: click.Context) -> str:

@@ -7,6 +7,7 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -154,5 +155,6 @@ def hide_python_warnings() -> None:
     warnings.showwarning = lambda *_, **__: None
     sys.unraisablehook = lambda _: None
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, OSError, ValueError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if isinstance(stream, TextIOWrapper):
+            with suppress(OSError, ValueError):
+                stream.reconfigure(errors="backslashreplace")

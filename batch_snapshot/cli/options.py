@@ -60,10 +60,10 @@ def table(text: str, **more: Mapping[str, Any]) -> Decorator:
         if words:
             made.append((title, _option(shown, words, more)))
 
-    def give(function: Callable[..., Any]) -> Callable[..., Any]:
+    def give(function: Any) -> Any:
         for section, option in reversed(made):
             function = option(function)
-            function.__click_params__[-1].section = section  # type: ignore[attr-defined]
+            function.__click_params__[-1].section = section
         return function
 
     return give

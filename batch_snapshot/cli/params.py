@@ -153,10 +153,7 @@ class PathParam(click.ParamType[Path]):
         return path
 
     def shell_complete(
-        self,
-        ctx: click.Context,  # noqa: ARG002 - click's own
-        param: click.Parameter,  # noqa: ARG002
-        incomplete: str,
+        self, _ctx: click.Context, _param: click.Parameter, incomplete: str
     ) -> "list[CompletionItem]":
         """Leave it to the shell, which knows the files."""
         from click.shell_completion import CompletionItem

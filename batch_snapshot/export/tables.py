@@ -10,7 +10,6 @@ from functools import cache
 from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 from typing import IO, Any
 
 from batch_snapshot import files
@@ -184,14 +183,14 @@ def _cell(value: Any) -> Any:
     return escape_formula(value) if isinstance(value, str) else value
 
 
-def import_pyarrow() -> ModuleType:
+def import_pyarrow() -> Any:
     try:
-        import pyarrow.parquet  # noqa: PLC0415 - an extra
+        import pyarrow.parquet  # an extra
     except ImportError:
         raise InputError(
             f"the format parquet needs pyarrow: {install_command('parquet')}, or export to .csv"
         ) from None
-    return pyarrow  # type: ignore[no-any-return]
+    return pyarrow
 
 
 def _write_parquet(rows: Iterator[dict[str, Any]], kinds: Mapping[str, str], file: IO[bytes]) -> None:

@@ -55,7 +55,7 @@ def open_callers(
     if options.cluster is None:
         return Clients(accounts, target, now)
     try:
-        from batch_snapshot.cluster.dask_client import open_workers  # noqa: PLC0415 - may not be installed
+        from batch_snapshot.cluster.dask_client import open_workers  # may not be installed
     except ImportError as error:
         if (error.name or "").startswith("batch_snapshot"):
             raise

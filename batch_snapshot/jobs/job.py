@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -191,7 +192,7 @@ def open_run(locked: LockedLedger, manifest: Manifest) -> Job:
     check_ledger_fits(past, path, manifest.name, targets, options.run_id)
     settings = recorded_settings(options)
     run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
-    vanished = {key for key in past.keys() if key not in manifest.keys}  # noqa: SIM118 - a method, no mapping
+    vanished = set(filterfalse(manifest.keys.__contains__, past.keys()))
     rows = ManifestRows(manifest, past, run_id, targets.accounts)
     # A row that is still listed under the other name is listed twice: `doubled` finds it.
     renamed = renamed_rows(rows.requests(), past, targets.accounts) if vanished else {}

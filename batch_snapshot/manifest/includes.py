@@ -54,7 +54,7 @@ def read_include(node: Node, report: Report) -> tuple[Scalar | None, Names | Non
 
 
 def _read_columns(node: Node, report: Report) -> Names:
-    from batch_snapshot.manifest.csv_columns import comparable  # noqa: PLC0415 - most manifests have none
+    from batch_snapshot.manifest.csv_columns import comparable  # most manifests have none
 
     example = 'e.g. columns: {engagement: "Engagement Id", resource: "Opportunity Id"}'
     if not isinstance(node, Fields):

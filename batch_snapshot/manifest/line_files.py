@@ -20,9 +20,9 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 def csv_entries(lines: BufferedReader, report: Report, warn: Report, names: Names | None) -> Iterator[Node]:
     """The rows of a CSV file; `names` are those of its columns where they are not the keys of a pair."""
-    from csv import Error  # noqa: PLC0415 - most manifests have none
+    from csv import Error  # most manifests have none
 
-    from batch_snapshot.manifest import csv_columns  # noqa: PLC0415
+    from batch_snapshot.manifest import csv_columns
 
     texts = _TextLines(lines, warn)
     header = csv_columns.read_header(texts, names or {}, lambda: texts.number)

@@ -102,7 +102,7 @@ def suggestion(word: str, known: Collection[str]) -> str:
 
 @lru_cache(maxsize=256)  # a mistake is often repeated in every row
 def _suggestion(word: str, names: tuple[str, ...]) -> str:
-    from difflib import get_close_matches  # noqa: PLC0415 - a valid manifest never needs it
+    from difflib import get_close_matches  # a valid manifest never needs it
 
     near = get_close_matches(word, names, n=1)
     if near:

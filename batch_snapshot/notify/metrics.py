@@ -21,7 +21,7 @@ _PROTOCOLS = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCO
 
 
 def as_text(gauges: Sequence[Metric]) -> bytes:
-    import prometheus_client as prometheus  # noqa: PLC0415 - few runs need it
+    import prometheus_client as prometheus  # few runs need it
 
     registry = prometheus.CollectorRegistry()
     for gauge in gauges:
@@ -68,12 +68,12 @@ def push(gauges: Sequence[Metric], environ: Mapping[str, str]) -> str | None:
     if protocol != "http/protobuf":
         return f"OpenTelemetry: protocol {protocol} is not supported: set {_PROTOCOLS[0]}=http/protobuf"
     try:
-        from opentelemetry.exporter.otlp.proto.http.metric_exporter import (  # noqa: PLC0415 - an extra
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import (  # an extra
             OTLPMetricExporter,
         )
-        from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
-        from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportResult  # noqa: PLC0415
-        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportResult
+        from opentelemetry.sdk.resources import Resource
     except ImportError:
         return (
             f"OpenTelemetry: the environment asks for metrics; {install_command('otel')}, "

@@ -60,10 +60,10 @@ async def send(
 
 
 async def _post(url: str, payload: dict[str, Any]) -> WebhookResponse:
-    import aiohttp  # noqa: PLC0415 - few runs need it
+    import aiohttp  # few runs need it
 
-    from batch_snapshot.aws.http import Resolver  # noqa: PLC0415 - as above
-    from batch_snapshot.aws.tls import refusal  # noqa: PLC0415 - as above
+    from batch_snapshot.aws.http import Resolver
+    from batch_snapshot.aws.tls import refusal
 
     # The system's CA certificates, or those of SSL_CERT_FILE: those of AWS_CA_BUNDLE are for AWS.
     connector = aiohttp.TCPConnector(resolver=Resolver(), ssl=ssl.create_default_context())

@@ -214,7 +214,7 @@ def as_json(frame: Frame) -> dict[str, Any]:
 
 def block(frame: Frame, width: int, height: int = 25, *, ascii_only: bool = False) -> "list[Text]":
     """The lines of the frame for a terminal of that size; readable without colour."""
-    from rich.text import Text  # noqa: PLC0415
+    from rich.text import Text
 
     width = max(20, width - 1)
     alone = frame.parts[0] if len(frame.parts) == 1 else None

@@ -23,7 +23,7 @@ class Screen:
         size: Callable[[], tuple[int, int]] | None = None,
     ) -> None:
         """Take what writes to the terminal, its encoding, and its columns and lines at each time."""
-        from rich.console import Console  # noqa: PLC0415 - a run in a pipe draws nothing
+        from rich.console import Console  # a run in a pipe draws nothing
 
         self._write = write
         self._ascii = encoding.replace("-", "").lower() != "utf8"

@@ -117,9 +117,9 @@ class LedgerWatch:
         Read from the log of calls; empty without one.
         """
         # These take half of the time of `status`, and are needed only while a run is going on.
-        from batch_snapshot.config.accounts import accounts_with_quotas  # noqa: PLC0415
-        from batch_snapshot.engine.limits import AccountLimits  # noqa: PLC0415
-        from batch_snapshot.ratelimit.windows import CallLog  # noqa: PLC0415
+        from batch_snapshot.config.accounts import accounts_with_quotas
+        from batch_snapshot.engine.limits import AccountLimits
+        from batch_snapshot.ratelimit.windows import CallLog
 
         header = self.header
         folder = header.settings.get("state_dir")

@@ -55,17 +55,11 @@ def address():
 
 
 async def answers(address):
-    async def connects():
-        try:
-            _, writer = await asyncio.open_connection(*address.split(":"))
-        except OSError:
-            return False
-        writer.close()
-        return True
+    def connects():
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", int(address.split(":")[1]))) == 0
 
-    async with asyncio.timeout(PATIENCE / 1000):
-        while not await connects():
-            await asyncio.sleep(0.05)
+    await until(connects, "the page", PATIENCE / 1000)
 
 
 @in_browser

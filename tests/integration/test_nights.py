@@ -1,6 +1,5 @@
 """Night after night against the simulator: discover, run, only what changed, verify; and what each costs."""
 
-import asyncio
 import json
 import re
 import time
@@ -30,6 +29,7 @@ from batch_snapshot.reporting.text import as_text
 from batch_snapshot.simulator import Faults, Simulator, SimulatorSettings, serve
 from batch_snapshot.simulator.world import Series
 from batch_snapshot.verify import Verification
+from tests.support.haste import WallClock
 from tests.support.processes import TEMPLATE, move_in, of_type, results, write_manifest, write_profiles
 from tests.support.simulator_client import Service
 
@@ -406,12 +406,13 @@ async def test_without_a_ledger_dates_are_read_row_by_row_and_unknown_dates_are_
     rows = [("eng-0123456789abcd", f"O{number}") for number in range(1, 6)]
     pairs = [{"engagement": engagement, "resource": resource} for engagement, resource in rows]
     write_manifest(FOUND, pairs)
-    async with serve(SimulatorSettings()) as (url, simulator):
+    clock = WallClock()
+    async with serve(SimulatorSettings(), now=clock.time) as (url, simulator):
         api = Service(url, simulator)
         for number in (1, 2, 3):
             await api.create(f"t{number}", ResourceIdentifier=f"O{number}")
         simulator.world.opportunities["Sandbox"]["O4"] = 1_735_689_600.0
-        await asyncio.sleep(0.01)
+        clock.ahead = 0.01
         simulator.touch("O2")
         simulator.world.opportunities["Sandbox"]["O3"] = 3e9  # an impossible date
         summary = await night(url, 1, changed_since="last")

@@ -28,7 +28,7 @@ from batch_snapshot.reporting import summary
 from batch_snapshot.reporting.display import Frame
 from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary
 from batch_snapshot.simulator import serve
-from tests.support.processes import Place, move_in, pairs, write_manifest
+from tests.support.processes import Place, move_in, pairs, until, write_manifest
 from tests.support.strategies import patient
 from tests.support.webhook_server import serve_webhook
 
@@ -249,9 +249,7 @@ async def test_interrupt_during_notification_keeps_the_exit_code(tmp_path):
         with serve_webhook(gate=gate) as server:
             arguments = ["run", "trial.yaml", "--endpoint-url", url, "--notify-webhook", server.url]
             async with place.started(*arguments) as child:
-                with anyio.fail_after(20):
-                    while not server.received:
-                        await anyio.sleep(0.02)
+                await until(lambda: server.received, "the message")
                 child.signal(signal.SIGINT)
                 done = await child.finished()
     assert done.code == 0

@@ -142,14 +142,22 @@ async def test_a_run_goes_on_when_there_is_somebody_again(tmp_path):
     port = unheard()
     server = Server(lambda: web.json_response({"Arn": "arn", "Revision": 1}))
 
+    failing, done = asyncio.Event(), asyncio.Event()
+
     async def later() -> None:
-        await asyncio.sleep(0.5)
+        await failing.wait()
         async with endpoint(server.handle, port):
             await done.wait()
 
-    done = asyncio.Event()
+    def show(frame: display.Frame) -> None:
+        if frame.parts[0].failure:
+            failing.set()
+
+    async def watch(view: RunView) -> None:
+        await progress.watch(view, show, every=0.01)
+
     listening = asyncio.create_task(later())
-    summary = await run(few, f"http://127.0.0.1:{port}", pause=20)
+    summary = await run(few, f"http://127.0.0.1:{port}", watch, pause=20)
     done.set()
     await listening
     assert (summary.outcome, summary.exit_code) == ("completed", 0)

@@ -179,14 +179,18 @@ class Stub:
         #: Of the first calls: a status and a code; then roles are given.
         self.troubles: list[tuple[int, str]] = []
         self.flying = self.most = 0
-        self.latency = 0.0
+        #: An answer waits until so many calls are in flight.
+        self.together = 0
+        self._full = asyncio.Event()
 
     async def answer(self, request: web.Request) -> web.Response:
         fields = {name: values[0] for name, values in parse_qs((await request.read()).decode()).items()}
         self.asked.append(fields["RoleArn"])
         self.flying += 1
         self.most = max(self.most, self.flying)
-        await asyncio.sleep(self.latency)
+        if self.flying >= self.together:
+            self._full.set()
+        await self._full.wait()
         self.flying -= 1
         if self.troubles:
             status, code = self.troubles.pop(0)
@@ -272,8 +276,8 @@ async def test_refused_role_is_one_line_without_a_traceback(sts, folder):
 async def test_roles_are_assumed_on_demand_with_limited_concurrency(monkeypatch):
     async with stub(monkeypatch) as service, clients_of(100) as clients:
         assert service.asked == []
-        service.latency = 0.1
+        service.together = credentials.ASSUMED_AT_ONCE
         await asyncio.gather(*(clients.identify(f"a{n}") for n in range(60) for _ in range(3)))
         assert len(service.asked) == len(set(service.asked)) == 60, "none twice, and none that was not needed"
-        assert credentials.ASSUMED_AT_ONCE / 2 <= service.most <= credentials.ASSUMED_AT_ONCE
+        assert service.most == credentials.ASSUMED_AT_ONCE
         assert len(clients._sessions._clients) == 2, "one for STS, one for the service"
