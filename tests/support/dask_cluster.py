@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped, unused-ignore]
+import psutil
 
 from tests.support.fork_server import ForkedProcess, ProcessSpec
 from tests.support.processes import Child, fork_server, until

@@ -3,7 +3,7 @@
 import gc
 from contextlib import closing, suppress
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PosixPath
 
 import pytest
 
@@ -53,7 +53,7 @@ def test_file_that_is_no_database_is_closed(tmp_path, make, content):
     assert opened(path) == []
 
 
-class Stuck(type(Path())):  # type: ignore[misc]
+class Stuck(PosixPath):
     """A file that cannot be removed."""
 
     def unlink(self, *_: object, **__: object) -> None:

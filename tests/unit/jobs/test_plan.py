@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -32,11 +33,9 @@ DOUBTFUL = RowState(
 )
 
 
-def failed(
-    kind: ErrorKind = ErrorKind.INVALID, code: str = "ValidationException", **more: object
-) -> RowState:
-    fields = {"client_token": "the ledger's", "generation": 3, "ambiguous": False, "first_sent_at": START}
-    return RowState(status=Status.FAILED, kind=kind, code=code, **{**fields, **more})  # type: ignore[arg-type]
+def failed(kind: ErrorKind = ErrorKind.INVALID, code: str = "ValidationException", **more: Any) -> RowState:
+    known = RowState(Status.FAILED, "the ledger's", 3, ambiguous=False, first_sent_at=START)
+    return known._replace(kind=kind, code=code, **more)
 
 
 UNSENT = RowState(
