@@ -1,30 +1,13 @@
 """Makes a failing scenario smaller: fewer invocations, rows and faults, while it still fails."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any, TypeVar
 
 from tests.simulation.life import Violation, live
 from tests.simulation.scenario import Invocation, Scenario
 
-#: What an invocation and a scenario are where nothing happens.
-_PLAIN_INVOCATION, _PLAIN_SCENARIO = Invocation(), Scenario(0)
-
-_INVOCATION_FIELDS = ("pause", "clock_step", "disk_fault", "second_after", "crash", "at", "where", "first")
-_SCENARIO_FIELDS = (
-    "faults",
-    "accounts",
-    "per_minute",
-    "per_second",
-    "concurrency",
-    "service_rate",
-    "service_burst",
-    "read_lag",
-    "skew",
-    "reads_denied",
-    "made_before",
-    "token_memory",
-    "first",
-)
+Drawn = TypeVar("Drawn", Invocation, Scenario)
 
 
 def shrink(scenario: Scenario, most: int = 400) -> tuple[Scenario, str]:
@@ -54,16 +37,18 @@ def _smaller(scenario: Scenario) -> Iterator[Scenario]:
         yield replace(scenario, invocations=invocations[:at] + invocations[at + 1 :])
     for fault in scenario.faults:
         yield replace(scenario, faults=tuple(one for one in scenario.faults if one != fault))
-    for name in _SCENARIO_FIELDS:
-        plain = getattr(_PLAIN_SCENARIO, name)
-        if getattr(scenario, name) != plain:
-            yield replace(scenario, **{name: plain})
+    yield from _plainer(scenario, but={"seed", "last", "invocations"})
     for at, one in enumerate(invocations):
-        for name in _INVOCATION_FIELDS:
-            plain = getattr(_PLAIN_INVOCATION, name)
-            if getattr(one, name) != plain:
-                less = replace(one, **{name: plain})
-                yield replace(scenario, invocations=(*invocations[:at], less, *invocations[at + 1 :]))
+        for less in _plainer(one, but={"command", "last", "resend_in_doubt"}):
+            yield replace(scenario, invocations=(*invocations[:at], less, *invocations[at + 1 :]))
+
+
+def _plainer(one: Drawn, but: set[str]) -> Iterator[Drawn]:
+    """The same, each time with one more field as where nothing happens."""
+    for field in fields(one):
+        plain: dict[str, Any] = {field.name: field.default}
+        if field.name not in but and getattr(one, field.name) != field.default:
+            yield replace(one, **plain)
 
 
 def _story(scenario: Scenario) -> str:
