@@ -1,19 +1,18 @@
 """The command line of the benchmarks: one command a bench."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import click
 
-from tests.bench.clients import CLIENTS, OURS
-from tests.bench.measure import Run, measure
-from tests.bench.scenarios import QUICK, SCENARIOS, Scenario
+from tests.bench import figures, measure
+from tests.bench.clients import CLIENTS
+from tests.bench.scenarios import QUICK, SCENARIOS
 from tests.bench.speed import (
     accounts,
     cluster,
-    figures,
     ledgers,
     manifests,
     million,
@@ -21,7 +20,6 @@ from tests.bench.speed import (
     startup,
     throughput,
 )
-from tests.bench.table import Line, as_json, as_markdown
 
 
 class _Names(click.ParamType[tuple[str, ...]]):
@@ -67,25 +65,8 @@ def quota(
     chosen = [
         one for one in SCENARIOS if (only is None or one.name in only) and not (quick and one.ideal > QUICK)
     ]
-    lines: list[Line] = []
-    with suppress(KeyboardInterrupt):
-        lines.extend(measured(chosen, clients or CLIENTS, 1 if quick else repeat))
-    click.echo(as_markdown(lines))
-    if out is not None:
-        out.write_text(json.dumps(as_json(lines), indent=2) + "\n", "utf-8")
-
-
-def measured(scenarios: Sequence[Scenario], clients: Sequence[str], repeat: int) -> Iterator[Line]:
-    """Measure each client in each scenario that concerns it."""
-    for scenario in scenarios:
-        for client in clients:
-            if client != OURS and scenario.quota:
-                continue
-            runs: list[Run] = []
-            for number in range(1, repeat + 1):
-                click.echo(f"{scenario.name}, {client}, {number} of {repeat}", err=True)
-                runs.append(measure(scenario, client))
-            yield Line(scenario, client, runs)
+    repeat = 1 if quick else repeat
+    _report((measure.table(scenario, clients or CLIENTS, repeat) for scenario in chosen), out)
 
 
 #: Starts are short and scatter: they are repeated so often, whatever is asked for.

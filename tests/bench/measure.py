@@ -8,14 +8,15 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
-from tests.bench.clients import command
+from tests.bench.clients import OURS, command
+from tests.bench.figures import Bound, Figure, Line, Table, interleaved
 from tests.bench.scenarios import Scenario, Target
 from tests.support.processes import Json, environment
 
@@ -50,15 +51,31 @@ class Run:
         """Throttled calls over calls."""
         return self.throttled / max(1, self.calls)
 
-    def reaches(self, target: Target) -> bool:
-        """Tell whether the target is met, rows and all."""
-        return (
-            not (self.lost or self.duplicates)
-            and self.ratio <= target.ratio
-            and self.elapsed - self.ideal <= target.seconds
-            and self.throttled_share <= target.throttled
-            and min(self.shares, default=1.0) >= target.share
-        )
+
+_HEAD = ("client", "elapsed ÷ ideal", "seconds beyond", "throttled", "lost", "doubled", "smallest share")
+
+
+def table(scenario: Scenario, clients: Iterable[str], repeat: int) -> Table:
+    """Measure each client that the scenario concerns."""
+    chosen = [client for client in clients if client == OURS or not scenario.quota]
+    runs = interleaved(scenario.name, chosen, repeat, lambda client: measure(scenario, client))
+    trouble = {f"{client}: {one}" for client in chosen for run in runs[client] for one in run.trouble}
+    lines = [Line(client, figures(runs[client], scenario.target)) for client in chosen]
+    return Table(scenario.name, f"{scenario.name}, {scenario.total:,} rows", _HEAD, lines, sorted(trouble))
+
+
+def figures(runs: Sequence[Run], target: Target | None) -> list[Figure | None]:
+    """What the runs of a client come to."""
+    wanted = target or Target()
+    none = Bound(0)
+    return [
+        Figure([run.ratio for run in runs], ".3f", wanted.ratio),
+        Figure([run.elapsed - run.ideal for run in runs], ".1f", wanted.seconds),
+        Figure([run.throttled_share for run in runs], ".1%", wanted.throttled),
+        Figure([run.lost for run in runs], bound=none),
+        Figure([run.duplicates for run in runs], bound=none),
+        Figure([min(run.shares) for run in runs], ".0%", wanted.share) if runs[0].shares else None,
+    ]
 
 
 def measure(scenario: Scenario, client: str) -> Run:

@@ -4,28 +4,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf
+from typing import NamedTuple
+
+from tests.bench.figures import Bound
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class Target(NamedTuple):
     """What is to be reached; no row may be lost or doubled in any case."""
 
-    #: Elapsed time over the ideal.
-    ratio: float = inf
-    #: Seconds beyond the ideal.
-    seconds: float = inf
+    #: Elapsed time over the ideal, and seconds beyond it.
+    ratio: Bound | None = None
+    seconds: Bound | None = None
     #: Share of the calls that may be throttled.
-    throttled: float
+    throttled: Bound | None = None
     #: The smallest share of any process while all were active.
-    share: float = 0.0
-
-    def __str__(self) -> str:
-        bounds = [
-            f"≤ {self.ratio:.2f} ×" if self.ratio < inf else f"≤ ideal + {self.seconds:g} s",
-            f"≤ {self.throttled:.1%} throttled" if self.throttled else "none throttled",
-            *([f"shares ≥ {self.share:.0%}"] if self.share else []),
-        ]
-        return ", ".join(bounds)
+    share: Bound | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +84,7 @@ class Scenario:
 #: The short ones, for `--quick`, have an ideal below this many seconds.
 QUICK = 41.0
 
-_DECLARED = Target(ratio=1.03, throttled=0.005)
+_DECLARED = Target(ratio=Bound(1.03), throttled=Bound(0.005))
 
 
 def _steady(kind: str, rate: int, rows: int, target: Target) -> Scenario:
@@ -103,9 +96,9 @@ def _steady(kind: str, rate: int, rows: int, target: Target) -> Scenario:
 
 
 SCENARIOS = (
-    _steady("unknown", 20, 400, Target(ratio=1.08, throttled=0.03)),
-    _steady("unknown", 50, 2_000, Target(ratio=1.05, throttled=0.01)),
-    _steady("unknown", 1, 120, Target(ratio=1.10, throttled=0.05)),
+    _steady("unknown", 20, 400, Target(ratio=Bound(1.08), throttled=Bound(0.03))),
+    _steady("unknown", 50, 2_000, Target(ratio=Bound(1.05), throttled=Bound(0.01))),
+    _steady("unknown", 1, 120, Target(ratio=Bound(1.10), throttled=Bound(0.05))),
     _steady("declared", 20, 400, _DECLARED),
     _steady("declared", 50, 2_000, _DECLARED),
     _steady("declared", 1, 120, _DECLARED),
@@ -122,7 +115,7 @@ SCENARIOS = (
         then=((10, 20), (20, 40)),
         latency=0.08,
         rows=1_200,
-        target=Target(ratio=1.10, throttled=0.04),
+        target=Target(ratio=Bound(1.10), throttled=Bound(0.04)),
     ),
     Scenario(
         name="two-processes",
@@ -131,7 +124,7 @@ SCENARIOS = (
         latency=0.08,
         rows=600,
         processes=2,
-        target=Target(ratio=1.10, throttled=0.05, share=0.3),
+        target=Target(ratio=Bound(1.10), throttled=Bound(0.05), share=Bound(0.3, at_least=True)),
     ),
     Scenario(
         name="per-minute-100",
@@ -140,6 +133,6 @@ SCENARIOS = (
         rows=250,
         quota={"per_minute": 100},
         flags=("--wait",),
-        target=Target(seconds=3, throttled=0),
+        target=Target(seconds=Bound(3), throttled=Bound(0)),
     ),
 )

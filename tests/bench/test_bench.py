@@ -8,14 +8,15 @@ from math import inf, nan
 import pytest
 from click.testing import CliRunner
 
-from tests.bench.__main__ import cli, measured
+from tests.bench import figures, measure
+from tests.bench.__main__ import cli
 from tests.bench.clients import OURS
+from tests.bench.figures import Bound, Figure, Table
 from tests.bench.measure import Run, judged
 from tests.bench.scenarios import SCENARIOS, Scenario, Target
 from tests.bench.speed import (
     accounts,
     cluster,
-    figures,
     ledgers,
     manifests,
     million,
@@ -24,8 +25,6 @@ from tests.bench.speed import (
     stub,
     throughput,
 )
-from tests.bench.speed.figures import Bound, Figure, Table
-from tests.bench.table import Line, as_json, as_markdown
 
 TINY = Scenario(
     name="tiny",
@@ -34,29 +33,29 @@ TINY = Scenario(
     burst=20,
     then=((60, 0.2),),
     latency=0.01,
-    target=Target(ratio=100, throttled=0.99),
+    target=Target(ratio=Bound(100), throttled=Bound(0.99)),
 )
 
 
 @pytest.mark.long
 def test_two_clients_complete_under_a_small_limit():
-    lines = list(measured([TINY], [OURS, "aioboto3-tenacity-8"], repeat=1))
-    runs = [run for line in lines for run in line.runs]
-    assert [(run.lost, run.duplicates, run.trouble) for run in runs] == [(0, 0, ())] * 2
-    assert all(run.calls == 60 + run.throttled for run in runs)
-    assert all(run.ratio > 0.95 for run in runs)
-    text = as_markdown(lines)
-    assert text.count("| 1 of 1 |") == 2
-    assert "Python 3" in text
-    assert [line["reached"] for line in json.loads(json.dumps(as_json(lines)))["lines"]] == [1, 1]
+    table = measure.table(TINY, [OURS, "aioboto3-tenacity-8"], 1)
+    assert not table.notes
+    for line in table.lines:
+        ratio, _, throttled, lost, doubled = filter(None, line.figures)
+        assert ratio.values[0] > 0.95
+        assert [each.reached for each in (ratio, throttled, lost, doubled)] == [True] * 4
+    assert "Python 3" in figures.as_markdown([table], 0.0)
 
 
 def test_processes_that_refuse_their_flags_are_reported():
     scenario = replace(TINY, processes=2, flags=("--no-such-flag",))
-    (line,) = measured([scenario], [OURS], repeat=1)
-    assert [(run.lost, run.shares) for run in line.runs] == [(120, (0.0, 0.0))]
-    assert line.reached == 0
-    assert "- tiny, ours: exit 2: error: No such option" in as_markdown([line])
+    table = measure.table(scenario, [OURS], 1)
+    (line,) = table.lines
+    *_, lost, doubled, share = filter(None, line.figures)
+    assert (lost.values, doubled.values, share.values) == ([120], [0], [0.0])
+    assert not lost.reached
+    assert "- ours: exit 2: error: No such option" in figures.as_markdown([table], 0.0)
 
 
 @pytest.mark.parametrize(
@@ -95,33 +94,22 @@ def test_a_record_gives_elapsed_and_throttled_calls():
 
 
 @pytest.mark.parametrize(
-    ("change", "reached"),
+    ("change", "missed"),
     [
-        ({}, True),
-        ({"elapsed": 10.9}, False),
-        ({"throttled": 4}, False),
-        ({"lost": 1}, False),
-        ({"duplicates": 1}, False),
-        ({"shares": (0.29, 0.71)}, False),
+        ({}, []),
+        ({"elapsed": 10.9}, [0]),
+        ({"elapsed": 14.0}, [0, 1]),
+        ({"throttled": 4}, [2]),
+        ({"lost": 1}, [3]),
+        ({"duplicates": 1}, [4]),
+        ({"shares": (0.29, 0.71)}, [5]),
     ],
 )
-def test_a_target_is_met_only_in_every_repeat(change, reached):
+def test_each_figure_of_a_run_has_its_target(change, missed):
     run = Run(10.8, 10.0, 100, 3, lost=0, duplicates=0, shares=(0.3, 0.7), trouble=())
-    assert replace(run, **change).reaches(Target(ratio=1.08, throttled=0.03, share=0.3)) is reached
-
-
-def test_seconds_beyond_the_ideal_are_a_target_too():
-    run = Run(123.1, 120.0, 250, 0, lost=0, duplicates=0, shares=(), trouble=())
-    assert not run.reaches(Target(seconds=3, throttled=0))
-    assert replace(run, elapsed=122.9).reaches(Target(seconds=3, throttled=0))
-
-
-def test_lost_rows_show_in_the_table():
-    runs = [
-        Run(seconds, 1.0, 100, 3, lost=lost, duplicates=0, shares=(), trouble=())
-        for seconds, lost in [(1.2, 2), (0.5, 0), (1.0, 0)]
-    ]
-    assert "| (0.500 · 1.000 · 1.200) | 3.0% | 2 of 60 |" in as_markdown([Line(TINY, "boto3-standard", runs)])
+    target = Target(Bound(1.08), Bound(3), Bound(0.03), Bound(0.3, at_least=True))
+    shown = measure.figures([replace(run, **change)], target)
+    assert [number for number, figure in enumerate(shown) if figure and not figure.reached] == missed
 
 
 @pytest.mark.long

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from math import nan
 
+from tests.bench.figures import Bound, Figure, Line, Table, interleaved
 from tests.bench.speed import material
 from tests.bench.speed.children import folder, run
 from tests.bench.speed.clients import ours
-from tests.bench.speed.figures import Bound, Figure, Line, Table, interleaved
 from tests.bench.speed.stub import Stub, served
 from tests.bench.speed.throughput import Run
 

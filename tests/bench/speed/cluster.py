@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import click
 
+from tests.bench.figures import Bound, Figure, Line, Table, interleaved, ratios
 from tests.bench.speed.children import Ended, folder, python, run
-from tests.bench.speed.figures import Bound, Figure, Line, Table, interleaved, ratios
 from tests.bench.speed.stub import Record, Stub, served
 from tests.support.processes import Json, pairs, write_manifest
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.bench.figures import Figure, Line, Table, interleaved, ratios
 from tests.bench.speed import material
 from tests.bench.speed.children import folder
-from tests.bench.speed.figures import Figure, Line, Table, interleaved, ratios
 from tests.bench.speed.passes import Pass, measure
 
 _HEAD = ("what", "results", "results/s", "MB/s", "time ÷ bare", "peak MB")

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.bench.figures import Bound, Figure, Line, Table, interleaved, ratios
 from tests.bench.speed import material
 from tests.bench.speed.children import folder
-from tests.bench.speed.figures import Bound, Figure, Line, Table, interleaved, ratios
 from tests.bench.speed.passes import measure
 
 _HEAD = ("rows", "validated rows/s", "bare YAML events rows/s", "time ÷ bare", "peak MB", "bare peak MB")

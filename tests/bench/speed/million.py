@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from tests.bench.figures import Bound, Figure, Line, Table, interleaved, ratios
 from tests.bench.speed.children import folder
 from tests.bench.speed.clients import OURS
-from tests.bench.speed.figures import Bound, Figure, Line, Table, interleaved, ratios
 from tests.bench.speed.stub import served
 from tests.bench.speed.throughput import Run, measure
 

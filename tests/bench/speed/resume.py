@@ -6,10 +6,10 @@ from math import nan
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.bench.figures import Bound, Figure, Line, Table, interleaved
 from tests.bench.speed import material
 from tests.bench.speed.children import Ended, folder, run
 from tests.bench.speed.clients import ours
-from tests.bench.speed.figures import Bound, Figure, Line, Table, interleaved
 from tests.bench.speed.stub import Stub, served
 
 _HEAD = ("results in the ledger", "s to the first call", "CPU s in all", "s in all", "peak MB")

@@ -2,9 +2,9 @@
 
 import sys
 
+from tests.bench.figures import Bound, Figure, Line, Table, interleaved
 from tests.bench.speed import material
 from tests.bench.speed.children import Ended, folder, python, run
-from tests.bench.speed.figures import Bound, Figure, Line, Table, interleaved
 
 _HEAD = ("command", "s", "CPU s", "peak MB")
 

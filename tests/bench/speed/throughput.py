@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import nan
 from typing import NamedTuple
 
+from tests.bench.figures import Bound, Figure, Line, Table, interleaved, ratios
 from tests.bench.speed.children import PATIENCE, folder, run
 from tests.bench.speed.clients import AWS, CLIENTS, OURS, aws_executable, command
-from tests.bench.speed.figures import Bound, Figure, Line, Table, interleaved, ratios
 from tests.bench.speed.stub import Stub, served
 
 _HEAD = (

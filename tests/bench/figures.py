@@ -5,15 +5,16 @@ whatever else the machine did then was done to both.
 """
 
 import os
+import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from math import inf, isfinite
+from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
 import click
-
-from tests.bench.table import machine, machine_line, spread
 
 Key = TypeVar("Key")
 Taken = TypeVar("Taken")
@@ -64,7 +65,9 @@ class Figure:
         return sum(self.bound.met_by(value) for value in self.values) if self.bound else 0
 
     def __str__(self) -> str:
-        text = spread(self.values, self.form)
+        several = len(self.values) > 1
+        shown = [min(self.values), median(self.values), max(self.values)] if several else self.values
+        text = " · ".join(format(value, self.form) for value in shown)
         if self.bound is None:
             return text
         verdict = "met" if self.reached else "**missed**"
@@ -110,11 +113,26 @@ def ratios(over: Iterable[float], under: Iterable[float]) -> list[float]:
     return [one / other if other else inf for one, other in zip(over, under, strict=True)]
 
 
+def machine() -> dict[str, Any]:
+    """Name what was measured on."""
+    packages = {package: version(package) for package in ("aioboto3", "boto3", "botocore")}
+    return {"cpu": _cpu(), "cores": os.cpu_count(), "Python": platform.python_version(), **packages}
+
+
+def _cpu() -> str:
+    """The processor's model, where the system tells."""
+    try:
+        cpus = Path("/proc/cpuinfo").read_text("utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = (line.partition(":")[2].strip() for line in cpus.splitlines() if line.startswith("model name"))
+    return next(models, platform.machine())
+
+
 def as_markdown(tables: Iterable[Table], load: float) -> str:
     """Write the tables below the machine's name; `load` is the run queue's length before."""
-    return "\n\n".join(
-        [f"{machine_line()} Load before: {load:.1f}.", *map(_as_markdown, tables), LEGEND],
-    )
+    on = ", ".join(f"{name} {value}" for name, value in machine().items())
+    return "\n\n".join([f"{on}. Load before: {load:.1f}.", *map(_as_markdown, tables), LEGEND])
 
 
 def _as_markdown(table: Table) -> str:
