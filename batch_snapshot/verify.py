@@ -4,7 +4,6 @@ One list per engagement answers most of it. Each revision that no ledger names t
 if it was made since the run began it is an extra snapshot, for instance a duplicate.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 
 from batch_snapshot import paths
 from batch_snapshot.config.options import Options, isolate_simulated_state, state_folder_of
-from batch_snapshot.discovery.output import calls_fields, calls_text
+from batch_snapshot.discovery.output import ROW_ERRORS, Finding, Findings, calls_fields
 from batch_snapshot.discovery.readers import Environment, open_ledger_readers
 from batch_snapshot.engine.reader import Reader, map_concurrently, read_failed
 from batch_snapshot.errors import InputError
@@ -36,9 +35,6 @@ GAPS = 100
 #: The fields of a row that its snapshots in an engagement have in common.
 _SERIES = ("resource_type", "resource", "template")
 
-#: Errors that concern one engagement only.
-_ENGAGEMENT_ERRORS = frozenset({NOT_FOUND, "AccessDeniedException", "ValidationException"})
-
 #: What a finding can be; unreadable is an engagement, to these credentials.
 KINDS = ("missing", "mismatched", "extra", "unreadable")
 
@@ -56,33 +52,14 @@ class ListedSnapshot(NamedTuple):
     created_by: str
 
 
-class Finding(NamedTuple):
-    #: One of `KINDS`.
-    what: str
-    row: Row
-    revision: int | None
-    arn: str | None
-    #: What the service has instead, or says.
-    found: str
-    created_at: datetime | None = None
-
-
 @dataclass(slots=True)
-class Verification:
-    ledger: str
+class Verification(Findings):
+    ledger: str = ""
     #: Rows of the ledger that succeeded, and how many of them were checked.
     succeeded: int = 0
     checked: int = 0
     engagements: int = 0
-    findings: list[Finding] = field(default_factory=list)
-    calls: Counter[str] = field(default_factory=Counter)
-    throttled: int = 0
-    elapsed_s: float = 0.0
     warnings: list[str] = field(default_factory=list)
-
-    @property
-    def exit_code(self) -> int:
-        return 1 if self.findings else 0
 
 
 async def verify(
@@ -96,7 +73,7 @@ async def verify(
     if locks.is_held(paths.ledger_lock(path)):
         raise InputError(f"{path}: a run is writing it; wait until that has ended")
     began = environment.clock()
-    result = Verification(str(path))
+    result = Verification(ledger=str(path))
     simulated = options.simulate or header.endpoint == SIMULATOR
     with (
         isolate_simulated_state(options, simulated=simulated) as own,
@@ -112,8 +89,7 @@ async def verify(
                 try:
                     await verifier.check_account(name, reader, environment)
                 finally:
-                    result.calls.update(reader.calls)
-                    result.throttled += reader.throttled
+                    result.add_calls(reader)
     result.findings.sort(key=lambda one: (one.row, one.what, one.revision or 0))
     result.elapsed_s = environment.clock() - began
     return result
@@ -184,11 +160,11 @@ class _Verifier:
                         series = tuple(item.get(operation.members[field]) for field in _SERIES)
                         listed.setdefault(series, []).append(_listed_snapshot(item))
         except ApiError as error:
-            if error.failure.code not in _ENGAGEMENT_ERRORS:
+            if error.failure.code not in ROW_ERRORS:
                 raise read_failed(reader.name, operation.listing.name, error.failure) from error
             why = f"{error.failure.code}: {error.failure.message}"
             self.result.findings += [
-                Finding("unreadable", one.row, one.revision, one.arn, why) for one in claims
+                Finding("unreadable", one.row, one.revision, why, one.arn) for one in claims
             ]
             return
         for claim in claims:
@@ -217,7 +193,7 @@ class _Verifier:
             maker = answer.get("CreatedBy") or one.created_by or "somebody"
             about = f"made {timestamp(created)} by {maker}"
             arn = str(answer.get("Arn") or one.arn)
-            self.result.findings.append(Finding("extra", claim.row, one.revision, arn, about, created))
+            self.result.findings.append(Finding("extra", claim.row, one.revision, about, arn, created))
 
     async def _snapshot(self, reader: Reader, row: Row, revision: int) -> Mapping[str, Any]:
         """The service's answer about a snapshot; empty: there is none."""
@@ -243,8 +219,8 @@ def disagreement(claim: Claim, listed: Sequence[ListedSnapshot]) -> Finding | No
     for one in listed:
         if one.arn == claim.arn or one.revision == claim.revision:
             found = f"the service has revision {one.revision}, {one.arn}"
-            return Finding("mismatched", claim.row, claim.revision, claim.arn, found)
-    return Finding("missing", claim.row, claim.revision, claim.arn, "the service lists no such snapshot")
+            return Finding("mismatched", claim.row, claim.revision, found, claim.arn)
+    return Finding("missing", claim.row, claim.revision, "the service lists no such snapshot", claim.arn)
 
 
 def unknown_snapshots(listed: Sequence[ListedSnapshot], known: set[int]) -> Iterator[ListedSnapshot]:
@@ -258,14 +234,13 @@ def unknown_snapshots(listed: Sequence[ListedSnapshot], known: set[int]) -> Iter
 
 
 def as_json(result: Verification) -> dict[str, Any]:
-    kinds = Counter(finding.what for finding in result.findings)
     return {
         "outcome": "off" if result.findings else "verified",
         "ledger": result.ledger,
         "succeeded": result.succeeded,
         "checked": result.checked,
         "engagements": result.engagements,
-        "counts": {what: kinds[what] for what in KINDS},
+        "counts": {what: result.kinds[what] for what in KINDS},
         "findings": [
             {
                 "what": one.what,
@@ -277,27 +252,16 @@ def as_json(result: Verification) -> dict[str, Any]:
             }
             for one in result.findings
         ],
-        **calls_fields(result.calls, result.throttled, result.elapsed_s),
+        **calls_fields(result),
         "warnings": list(result.warnings),
     }
 
 
-#: Findings that the text shows.
-SHOWN = 20
-
-
 def as_text(result: Verification) -> str:
     part = "" if result.checked == result.succeeded else f" of {result.succeeded:,}"
-    kinds = Counter(finding.what for finding in result.findings)
-    off = ", ".join(f"{number:,} {what}" for what, number in sorted(kinds.items()))
+    off = ", ".join(f"{number:,} {what}" for what, number in sorted(result.kinds.items()))
     what = off or "all snapshots exist, and no others"
     rows = plural(result.checked, "succeeded row") if not part else f"{result.checked:,}{part} succeeded rows"
     checked = f"{rows} in {plural(result.engagements, 'engagement')}"
-    lines = [f"{result.ledger}: {checked}: {what}"]
-    for one in result.findings[:SHOWN]:
-        revision = f" revision {one.revision}" if one.revision else ""
-        lines.append(f"  {one.what:<10} {one.row.engagement}/{one.row.resource}{revision}: {one.found}")
-    if len(result.findings) > SHOWN:
-        lines.append(f"  … and {len(result.findings) - SHOWN:,} more: --format json names them all")
-    calls = calls_text(dict(sorted(result.calls.items())), result.throttled, result.elapsed_s)
-    return "\n".join([*lines, calls])
+    first = f"{result.ledger}: {checked}: {what}"
+    return "\n".join([first, *result.as_lines("--format json names them all")])

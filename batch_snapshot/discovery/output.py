@@ -1,16 +1,21 @@
-"""What `discover` has found: as files, as text and as JSON."""
+"""What reads have found: by `discover`, as files, text and JSON; and about the snapshots of ledgers."""
 
 import json
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from batch_snapshot import files
 from batch_snapshot.discovery.search import Discovery, FoundPair
+from batch_snapshot.engine.reader import Reader
 from batch_snapshot.errors import StorageError, way_out
+from batch_snapshot.models import Row
+from batch_snapshot.operations import NOT_FOUND
 from batch_snapshot.text import plural
 
 #: Endings that mean pairs by line, and a manifest.
@@ -30,6 +35,9 @@ UNKNOWN = (
 
 #: Columns of a wrapped text, and of the labels before it.
 _WIDTH, _LABEL = 79, 14
+
+#: Findings that a text shows.
+SHOWN = 20
 
 #: The comment after a pair that a snapshot job of AWS's own covers.
 JOB_MARK = "# a snapshot job of AWS's takes care of it"
@@ -99,7 +107,7 @@ def as_json(found: Discovery) -> dict[str, Any]:
         "added": found.added,
         "gone": found.gone,
         "resumed": found.resumed,
-        **calls_fields(found.calls, found.throttled, found.elapsed_s),
+        **calls_fields(found),
         "cannot_see": _cannot_see(found),
         "warnings": list(found.warnings),
     }
@@ -128,7 +136,7 @@ def as_text(found: Discovery, *, updated: bool) -> str:
         lines.append(f"  {'active jobs':<13} {counts.active_jobs:>9,} pairs that AWS's own jobs take care of")
     for text in _cannot_see(found):
         lines += _wrapped(text, "cannot see")
-    lines.append(calls_text(found.calls, found.throttled, found.elapsed_s))
+    lines.append(calls_text(found))
     return "\n".join(lines)
 
 
@@ -136,20 +144,69 @@ def _cannot_see(found: Discovery) -> list[str]:
     return [UNLISTED, *map(UNKNOWN.format, found.unknown)]
 
 
-def calls_fields(calls: Mapping[str, int], throttled: int, elapsed_s: float) -> dict[str, Any]:
+#: Errors of a read that concern one snapshot, or one engagement, only.
+ROW_ERRORS = frozenset({NOT_FOUND, "AccessDeniedException", "ValidationException"})
+
+
+class Finding(NamedTuple):
+    """What is wrong with a snapshot of a ledger."""
+
+    #: missing, mismatched, extra, or unreadable to these credentials
+    what: str
+    row: Row
+    revision: int | None
+    #: What the service has instead, or says.
+    found: str
+    arn: str | None = None
+    created_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class Findings:
+    """What came of reading the snapshots of ledgers, and the calls that it took."""
+
+    findings: list[Finding] = field(default_factory=list)
+    calls: Counter[str] = field(default_factory=Counter)
+    throttled: int = 0
+    elapsed_s: float = 0.0
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.findings else 0
+
+    @property
+    def kinds(self) -> Counter[str]:
+        return Counter(finding.what for finding in self.findings)
+
+    def add_calls(self, reader: Reader) -> None:
+        self.calls.update(reader.calls)
+        self.throttled += reader.throttled
+
+    def as_lines(self, whole: str) -> list[str]:
+        """The first findings, and the calls; `whole` says where all findings are."""
+        lines = []
+        for one in self.findings[:SHOWN]:
+            revision = f" revision {one.revision}" if one.revision else ""
+            lines.append(f"  {one.what:<10} {one.row.engagement}/{one.row.resource}{revision}: {one.found}")
+        if len(self.findings) > SHOWN:
+            lines.append(f"  … and {len(self.findings) - SHOWN:,} more: {whole}")
+        return [*lines, calls_text(self)]
+
+
+def calls_fields(found: Findings | Discovery) -> dict[str, Any]:
     return {
-        "calls": sum(calls.values()),
-        "calls_by_operation": dict(sorted(calls.items())),
-        "throttled_calls": throttled,
-        "elapsed_s": round(elapsed_s, 3),
+        "calls": sum(found.calls.values()),
+        "calls_by_operation": dict(sorted(found.calls.items())),
+        "throttled_calls": found.throttled,
+        "elapsed_s": round(found.elapsed_s, 3),
     }
 
 
-def calls_text(calls: Mapping[str, int], throttled: int, elapsed_s: float) -> str:
+def calls_text(found: Findings | Discovery) -> str:
     """How many calls it took, by operation."""
-    more = f", {throttled:,} throttled" if throttled else ""
-    first = f"calls         {sum(calls.values()):,} in {elapsed_s:,.1f} s{more}"
-    each = ", ".join(f"{name} {number:,}" for name, number in calls.items())
+    more = f", {found.throttled:,} throttled" if found.throttled else ""
+    first = f"calls         {sum(found.calls.values()):,} in {found.elapsed_s:,.1f} s{more}"
+    each = ", ".join(f"{name} {number:,}" for name, number in sorted(found.calls.items()))
     return "\n".join([first, *_wrapped(each)])
 
 

@@ -8,11 +8,11 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from batch_snapshot import files
 from batch_snapshot.config.options import Options
-from batch_snapshot.discovery.output import calls_fields, calls_text
+from batch_snapshot.discovery.output import ROW_ERRORS, Finding, Findings, calls_fields
 from batch_snapshot.discovery.readers import Environment, open_ledger_readers
 from batch_snapshot.engine.reader import Reader, map_concurrently, read_failed
 from batch_snapshot.errors import BatchSnapshotError, InputError, LedgerError, StorageError
@@ -26,37 +26,15 @@ from batch_snapshot.operations import NOT_FOUND, create_operation
 from batch_snapshot.sqlite import Connection
 from batch_snapshot.text import plural
 
-#: Errors that concern one snapshot, or one engagement, only.
-_ROW_ERRORS = frozenset({NOT_FOUND, "AccessDeniedException", "ValidationException"})
-
 #: Engagements of an account that may be denied, and none be read, before the account's reads end.
 DENIALS = 10
 
-#: Snapshots that could not be fetched and that the text shows.
-SHOWN = 20
-
-
-class Unfetched(NamedTuple):
-    #: missing, mismatched or unreadable, as `verify` says.
-    what: str
-    row: Row
-    revision: int
-    why: str
-
 
 @dataclass(slots=True)
-class Exported:
+class Exported(Findings):
     #: Snapshots by the file that holds them.
     files: dict[Path, int] = field(default_factory=dict)
     fetched: int = 0
-    unfetched: list[Unfetched] = field(default_factory=list)
-    calls: Counter[str] = field(default_factory=Counter)
-    throttled: int = 0
-    elapsed_s: float = 0.0
-
-    @property
-    def exit_code(self) -> int:
-        return 1 if self.unfetched else 0
 
 
 async def export(
@@ -85,7 +63,7 @@ async def export(
                     await _Fetcher(file, fields, environment, result).fetch(ledger, readers)
             result.files[tables.path_of(source, form)] = len(file)
         tables.write(source, form, columns)
-    result.unfetched.sort(key=lambda one: (one.row, one.what))
+    result.findings.sort(key=lambda one: (one.row, one.what))
     result.elapsed_s = environment.clock() - began
     return result
 
@@ -162,8 +140,7 @@ class _Fetcher:
                 except BatchSnapshotError as error:  # other accounts go on
                     failed.append(error)
                 finally:
-                    self._result.calls.update(reader.calls)
-                    self._result.throttled += reader.throttled
+                    self._result.add_calls(reader)
 
             await map_concurrently(readers.values(), fetch_account)
         if failed:
@@ -192,7 +169,7 @@ class _Fetcher:
                 self._denied[engagement] = why
             denials = sum(account == reader.name for account, _ in self._denied)
             all_denied = denials >= DENIALS and reader.name not in self._read
-            if code not in _ROW_ERRORS or all_denied:
+            if code not in ROW_ERRORS or all_denied:
                 raise read_failed(reader.name, operation.look_up, error.failure) from error
             self._miss("missing" if code == NOT_FOUND else "unreadable", row, revision, why)
             return
@@ -207,22 +184,21 @@ class _Fetcher:
             self._result.fetched += 1
 
     def _miss(self, what: str, row: Row, revision: int, why: str) -> None:
-        self._result.unfetched.append(Unfetched(what, row, revision, why))
+        self._result.findings.append(Finding(what, row, revision, why))
 
 
 def as_json(result: Exported) -> dict[str, Any]:
-    kinds = Counter(one.what for one in result.unfetched)
     return {
-        "outcome": "incomplete" if result.unfetched else "completed",
+        "outcome": "incomplete" if result.findings else "completed",
         "files": [{"path": str(path), "snapshots": number} for path, number in result.files.items()],
         "fetched": result.fetched,
         "held_before": sum(result.files.values()) - result.fetched,
-        "counts": {what: kinds[what] for what in ("missing", "mismatched", "unreadable")},
+        "counts": {what: result.kinds[what] for what in ("missing", "mismatched", "unreadable")},
         "unfetched": [
-            {"what": one.what, **one.row._asdict(), "revision": one.revision, "why": one.why}
-            for one in result.unfetched
+            {"what": one.what, **one.row._asdict(), "revision": one.revision, "why": one.found}
+            for one in result.findings
         ],
-        **calls_fields(result.calls, result.throttled, result.elapsed_s),
+        **calls_fields(result),
     }
 
 
@@ -230,11 +206,5 @@ def as_text(result: Exported) -> str:
     text = [f"{path}: {plural(number, 'snapshot')}" for path, number in result.files.items()]
     before = sum(result.files.values()) - result.fetched
     text.append(f"{result.fetched:,} fetched now, {before:,} before")
-    kinds = Counter(one.what for one in result.unfetched)
-    text += [f"{number:,} {what}" for what, number in sorted(kinds.items())]
-    for one in result.unfetched[:SHOWN]:
-        which = f"{one.row.engagement}/{one.row.resource} revision {one.revision}"
-        text.append(f"  {one.what:<10} {which}: {one.why}")
-    if len(result.unfetched) > SHOWN:
-        text.append(f"  … and {len(result.unfetched) - SHOWN:,} more: --summary json names them")
-    return "\n".join([*text, calls_text(result.calls, result.throttled, result.elapsed_s)])
+    text += [f"{number:,} {what}" for what, number in sorted(result.kinds.items())]
+    return "\n".join([*text, *result.as_lines("--summary json names them")])

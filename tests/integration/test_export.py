@@ -197,7 +197,7 @@ async def test_what_cannot_be_fetched_is_named_and_the_rest_is_fetched():
         NIGHTS[0].write_text(text.replace(third.engagement, "eng-denied00000001"), "utf-8")
         done = await exported(url, "x.ndjson")
         assert (done.exit_code, done.fetched) == (1, 1)
-        assert Counter(one.what for one in done.unfetched) == {"mismatched": 1, "missing": 1, "unreadable": 1}
+        assert Counter(one.what for one in done.findings) == {"mismatched": 1, "missing": 1, "unreadable": 1}
         assert "unreadable eng-denied00000001/" in fetch.as_text(done)
 
 

@@ -51,7 +51,7 @@ async def test_a_snapshot_that_the_list_leaves_out_is_missing_only_if_a_read_doe
     async def read(*_, **__):
         return {"Arn": arn}
 
-    result = Verification("l.ndjson")
+    result = Verification(ledger="l.ndjson")
     nothing: Any = None
     verifier = _Verifier(nothing, nothing, None, START, result)
     reader: Any = SimpleNamespace(name="main", read=read)
