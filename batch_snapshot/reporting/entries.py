@@ -74,27 +74,13 @@ def _intended(row: Row, token: str, past: RowState) -> ReportEntry:
 
 
 def _result_entry(result: Result) -> ReportEntry:
-    error = result.error
-    return ReportEntry(
-        row=result.row,
-        status=result.status.value,
-        attempts=result.attempts,
-        throttles=result.throttles,
-        first_sent_at=result.first_sent_at,
-        started_at=result.started_at,
-        finished_at=result.finished_at,
-        arn=result.arn or None,
-        revision=result.revision or None,
-        client_token=result.client_token,
-        request_id=result.request_id or None,
-        reconciled=result.reconciled,
-        kind=error.kind if error else None,
+    # What is empty in the line is as if it were not there.
+    given = {name: value for name in ReportEntry._fields[2:12] if (value := getattr(result, name))}
+    if error := result.error:
         # Another version may have written what this one takes for a secret.
-        code=redacted(error.code) if error else "",
-        message=redacted(error.message) if error else "",
-        reason=redacted(error.reason or "") if error else "",
-        http_status=error.http_status if error else None,
-    )
+        texts = {name: redacted(getattr(error, name) or "") for name in ("code", "message", "reason")}
+        given |= {"kind": error.kind, "http_status": error.http_status, **texts}
+    return ReportEntry(result.row, result.status.value, **given)
 
 
 # -- tables -------------------------------------------------------------------------------------------
