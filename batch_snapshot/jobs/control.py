@@ -23,7 +23,6 @@ from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from batch_snapshot import files, paths
-from batch_snapshot.config.options import Options
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.engine.limits import AccountLimits
 from batch_snapshot.engine.pool import Engine
@@ -89,7 +88,6 @@ class Controller:
     engine: Engine
     limits: AccountLimits
     recorder: Recorder
-    options: Options
     notify: Notify
 
     def carry_out(self, command: Command, user: int) -> str:
@@ -134,9 +132,8 @@ class Controller:
     async def serve(self) -> None:
         """Take commands at a socket until cancelled."""
         try:
-            path = paths.control_socket(
-                paths.state_folder(self.options.state_dir, os.environ), self.recorder.job.path
-            )
+            job = self.recorder.job
+            path = paths.control_socket(paths.state_folder(job.options.state_dir, os.environ), job.path)
             files.make_folder(path.parent)
             path.parent.chmod(stat.S_IRWXU)
             with _short(path) as short:

@@ -153,7 +153,7 @@ def _refusal(job: "Job", name: str, before: str | None, now: str) -> str | None:
         signer, simulated = job.past.signers.get(other), job.endpoint == SIMULATOR
         if called == name and may_be_same(signer, now, alike=alike, simulated=simulated):
             ours = f"name the account {other!r} in the manifest as the ledger does"
-            if job.command == "retry":
+            if job.header.command == "retry":
                 ours = f"leave account {name!r} out with --accounts"
             return (
                 f"{row.engagement}/{row.resource} is in it under account {other!r} and would be sent again "

@@ -3,15 +3,15 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import filterfalse
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import uuid4
 
 from batch_snapshot import files
 from batch_snapshot.config.accounts import Targets
-from batch_snapshot.config.options import option_warnings, recorded_settings
+from batch_snapshot.config.options import Options, option_warnings, recorded_settings
 from batch_snapshot.errors import LedgerError, ManifestError
 from batch_snapshot.jobs import identity_check, plan
 from batch_snapshot.jobs.locked import (
@@ -19,10 +19,10 @@ from batch_snapshot.jobs.locked import (
     RetriedLedger,
     check_ledger_fits,
     read_history,
-    reminder_files,
 )
 from batch_snapshot.ledger import history, reader
 from batch_snapshot.ledger.history import History
+from batch_snapshot.ledger.records import Header
 from batch_snapshot.manifest import Manifest, duplicates, find_duplicates
 from batch_snapshot.manifest import rows as rows_of
 from batch_snapshot.manifest.problems import Place, ProblemLog
@@ -104,40 +104,28 @@ class LedgerRows(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    command: str
-    name: str
+    #: Its run line, but for the time and accounts.
+    header: Header
+    options: Options
     path: Path
-    run_id: str
     targets: Targets
     catalogs: frozenset[str]
     past: History
-    total: int
     #: Rows to send, by account.
     todo: Mapping[str, int]
     rows: ManifestRows | LedgerRows
-    #: How many of them are sent at most; None: all.
-    limit: int | None = None
-    manifest_path: str | None
-    manifest_sha256: str | None
-    #: Over the file that keeps what `discover:` has found; None: the manifest has no such section.
-    discovered_sha256: str | None = None
-    settings: Mapping[str, Any]
-    #: By account, where it is recorded that the ledger is unfinished (see `open_runs`).
-    reminders: Mapping[str, Path]
     #: Paths of unfinished ledgers that are given up for this one.
     instead_of: Collection[str] = ()
-    #: This command again, and the command for whatever is left.
-    same_command: str | None = None
-    rest_command: str | None = None
-    #: Today's ledger and its command, where this ledger of another day is finished first.
+    #: The command for whatever is left.
+    rest_command: str | None
+    #: Today's ledger, where this ledger of another day is finished first.
     todays_ledger: Path | None = None
-    todays_command: str | None = None
     #: Keys of rows that the ledger knows and the manifest lists no longer.
     vanished_keys: Collection[bytes] = ()
-    warnings: Sequence[str] = ()
+    warnings: Sequence[str]
     #: By (name in the ledger, name now): a row to send that the ledger has under another account's name.
-    renamed: Mapping[tuple[str, str], Row] = field(default_factory=dict)
-    open_questions: Sequence[str] = ()
+    renamed: Mapping[tuple[str, str], Row]
+    open_questions: Sequence[str]
 
     @property
     def accounts(self) -> Mapping[str, Account]:
@@ -149,16 +137,22 @@ class Job:
 
     def planned(self) -> Mapping[str, int]:
         """How many rows this invocation sends, by account."""
-        if self.limit is None:
+        if self.options.limit is None:
             return self.todo
         return Counter(one.row.account for one in self.requests() if one)
 
     def requests(self) -> Iterator[Request | None]:
         """The rows in the order in which they are sent; None stands for one that is not sent."""
-        return plan.limited(self.rows.requests(), self.limit)
+        return plan.limited(self.rows.requests(), self.options.limit)
 
     def new_stats(self) -> RunStats:
-        return RunStats(self.past, self.total, self.todo)
+        return RunStats(self.past, self.header.rows, self.todo)
+
+    @property
+    def same_command(self) -> str | None:
+        """The command line of a run, for this very ledger."""
+        run = self.options.command_line if self.header.command == "run" else None
+        return next_steps.pinned(run, str(self.path))
 
     @property
     def is_real(self) -> bool:
@@ -198,27 +192,29 @@ def open_run(locked: LockedLedger, manifest: Manifest) -> Job:
     renamed = renamed_rows(rows.requests(), past, targets.accounts) if vanished else {}
     warnings, questions = _warnings_and_questions(locked, manifest)
     return Job(
-        command="run",
-        name=manifest.name,
+        header=Header(
+            run_id=run_id,
+            command="run",
+            name=manifest.name,
+            manifest=str(files.resolved(manifest.path)),
+            manifest_sha256=manifest.sha256,
+            rows=manifest.rows + len(vanished),
+            accounts={},
+            endpoint=targets.endpoint,
+            started_at=locked.now,
+            settings=settings,
+            discovered_sha256=manifest.found_sha256,
+        ),
+        options=options,
         path=path,
-        run_id=run_id,
         targets=targets,
         catalogs=manifest.catalogs,
         past=past,
-        total=manifest.rows + len(vanished),
         todo=rows.todo(),
         rows=rows,
-        limit=options.limit,
-        manifest_path=str(files.resolved(manifest.path)),
-        manifest_sha256=manifest.sha256,
-        discovered_sha256=manifest.found_sha256,
-        settings=settings,
-        reminders=reminder_files(manifest.name, targets, options),
         instead_of=locked.instead_of,
-        same_command=next_steps.pinned(options.command_line, str(path)),
         rest_command=next_steps.run_command(str(manifest.path), str(path), targets.endpoint, settings),
         todays_ledger=locked.todays_ledger,
-        todays_command=options.command_line if locked.todays_ledger else None,
         vanished_keys=vanished,
         warnings=warnings,
         renamed=renamed,
@@ -261,24 +257,17 @@ def open_retry(
     renamed = renamed_rows(rows.requests(), past, targets.accounts)
     todo, catalogs = rows.todo()
     rest = header.manifest and next_steps.run_command(
-        header.manifest, str(path), targets.endpoint, locked.settings
+        header.manifest, str(path), targets.endpoint, header.settings
     )
     return Job(
-        command="retry",
-        name=header.name,
+        header=header,
+        options=locked.options,
         path=path,
-        run_id=header.run_id,
         targets=targets,
         catalogs=catalogs,
         past=past,
-        total=header.rows,
         todo=todo,
         rows=rows,
-        limit=locked.options.limit,
-        manifest_path=header.manifest,
-        manifest_sha256=header.manifest_sha256,
-        settings=locked.settings,
-        reminders=reminder_files(header.name, targets, locked.options),
         rest_command=rest,
         warnings=option_warnings(locked.options),
         renamed=renamed,

@@ -7,7 +7,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from msgspec import structs
 
 from batch_snapshot import files, paths
 from batch_snapshot.aws import profiles
@@ -45,6 +47,7 @@ class LockedLedger(NamedTuple):
     options: Options
     path: Path
     targets: Targets
+    now: datetime
     #: Nothing is locked or repaired: another run may be writing the ledger.
     read_only: bool
     #: Warnings about files that are no ledgers.
@@ -83,7 +86,9 @@ def lock_ledger(
             writer.repair_last_line(path)
         today = resume.todays_ledger(manifest.name, options, now)
         later = today if today != path else None
-        yield _check_unfinished(LockedLedger(manifest, options, path, targets, read_only, passed_over, later))
+        yield _check_unfinished(
+            LockedLedger(manifest, options, path, targets, now, read_only, passed_over, later)
+        )
 
 
 def _check_unfinished(locked: LockedLedger) -> LockedLedger:
@@ -160,8 +165,8 @@ class RetriedLedger(NamedTuple):
     path: Path
     targets: Targets
     past: History
+    #: The run line of the retry, but for its time and accounts.
     header: Header
-    settings: Mapping[str, Any]
 
 
 @contextmanager
@@ -192,7 +197,16 @@ def lock_retried_ledger(
         if not read_only:
             _lock_accounts(stack, header.name, targets, options, now)
         check_ledger_fits(past, path, header.name, targets, options.run_id)
-        yield RetriedLedger(options, path, targets, past, header, settings)
+        run_line = structs.replace(
+            header,
+            command="retry",
+            endpoint=endpoint,
+            settings=settings,
+            version=None,
+            discovered_sha256=None,
+            unrecorded_since=None,
+        )
+        yield RetriedLedger(options, path, targets, past, run_line)
 
 
 def reminder_files(name: str, targets: Targets, options: Options) -> dict[str, Path]:

@@ -43,7 +43,7 @@ def nothing_to_do_summary(job: Job) -> Summary:
     else:
         what = "every row has a result (retry sends failed rows again)"
     why = f"{what}: nothing left to run. For a new run of the same rows name a new --ledger"
-    if job.command == "retry":
+    if job.header.command == "retry":
         why = "no row of this selection failed or is in doubt: nothing to retry"
     return run_summary(job, "completed", stats, warnings=[*job.warnings, f"{job.path}: {why}"])
 
@@ -78,11 +78,11 @@ def run_summary(
         failures=failures,
         outcome=outcome,
         exit_code=StorageError.exit_code if uncounted else exit_code(outcome, stats.counts, signum),
-        name=job.name,
-        command=job.command,
+        name=job.header.name,
+        command=job.header.command,
         endpoint=job.endpoint,
         ledger=str(job.path),
-        run_id=job.run_id,
+        run_id=job.header.run_id,
         elapsed_s=view.elapsed if view else 0.0,
         accounts={one.name: stats.account_summary(one) for one in accounts},
         reasons=[stop.reason for stop in stops if stop],
@@ -90,8 +90,8 @@ def run_summary(
         vanished_rows=job.vanished_rows,
         warnings=warnings,
         run_again=job.rest_command if completed else job.same_command or job.rest_command,
-        todays_command=job.todays_command if completed else None,
-        settings=job.settings,
+        todays_command=job.options.command_line if completed and job.todays_ledger else None,
+        settings=job.header.settings,
         reads=reads,
         this_run=stats.this_run,
         examples={**older, **examples},

@@ -49,12 +49,12 @@ class Preview:
 def preview_job(job: Job, limits: AccountLimits, now: datetime) -> Preview:
     planned = job.planned()
     return Preview(
-        name=job.name,
+        name=job.header.name,
         ledger=str(job.path),
         endpoint=job.endpoint,
         accounts=job.accounts,
         catalogs=job.catalogs,
-        counts=summary.count(job.past.counts(), job.total),
+        counts=summary.count(job.past.counts(), job.header.rows),
         rows=sum(planned.values()),
         outlooks={name: limits.forecast(name, rows) for name in job.accounts if (rows := planned.get(name))},
         now=now.astimezone(),

@@ -3,12 +3,15 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
 import anyio
+from msgspec import structs
 
 from batch_snapshot import __version__
 from batch_snapshot.errors import StorageError
 from batch_snapshot.jobs.job import Job
+from batch_snapshot.jobs.locked import reminder_files
 from batch_snapshot.ledger import codec, open_runs, records
 from batch_snapshot.ledger.writer import Ledger
 from batch_snapshot.models import Outcome, Request, Row, Skip, Status
@@ -34,32 +37,24 @@ class Recorder:
     stats: RunStats = field(init=False)
     #: By account: who signs for it, for its intents.
     signers: dict[str, str] = field(default_factory=dict)
-    #: Accounts for which it is recorded that the ledger is unfinished.
+    #: By account, where it is recorded that the ledger is unfinished (see `open_runs`).
+    _reminders: dict[str, Path] = field(init=False)
+    #: Accounts for which that is recorded.
     _reminded: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         job, self.stats = self.job, self.job.new_stats()
         known = job.past.last.accounts if job.past.last else {}
-        self.header = records.Header(
-            run_id=job.run_id,
-            command=job.command,
-            name=job.name,
-            manifest=job.manifest_path,
-            manifest_sha256=job.manifest_sha256,
-            rows=job.total,
-            accounts={**known, **{name: codec.encode_account(one) for name, one in job.accounts.items()}},
-            endpoint=job.endpoint,
-            started_at=self.now(),
-            settings=job.settings,
-            discovered_sha256=job.discovered_sha256,
-        )
+        accounts = {name: codec.encode_account(one) for name, one in job.accounts.items()}
+        self.header = structs.replace(job.header, started_at=self.now(), accounts={**known, **accounts})
+        self._reminders = reminder_files(job.header.name, job.targets, job.options)
 
     async def begin(self) -> None:
         self.ledger.append(codec.encode_run(self.header, __version__, vanished=self.job.vanished))
         await self._sync()
 
     async def skip(self, reason: Skip, rows: Sequence[Row]) -> None:
-        self.ledger.append(codec.encode_skip(self.job.run_id, self.now(), reason, rows))
+        self.ledger.append(codec.encode_skip(self.header.run_id, self.now(), reason, rows))
         for row in rows:
             self.job.past.add_skipped(reason, row.key)
         self.stats.skip(reason, len(rows))
@@ -69,28 +64,28 @@ class Recorder:
         """Name rows of one account on disk, before any of them is sent."""
         job, account = self.job, requests[0].row.account
         # Before the ledger names the first row of an account, and not earlier: it may never name one.
-        if account in job.reminders.keys() - self._reminded:
-            open_runs.record(job.reminders[account], job.path, job.run_id, job.instead_of)
+        if account in self._reminders.keys() - self._reminded:
+            open_runs.record(self._reminders[account], job.path, self.header.run_id, job.instead_of)
             self._reminded.add(account)
         skew, signer = self.clock_skew(account), self.signers.get(account)
         self.ledger.append(codec.encode_intent(self.now(), requests, skew, signer))
         await self._sync()
 
     def record(self, outcome: Outcome) -> None:
-        self.ledger.append(codec.encode_result(self.job.run_id, outcome))
+        self.ledger.append(codec.encode_result(self.header.run_id, outcome))
         self.stats.add(outcome)
         if self.on_outcome:
             self.on_outcome(outcome)
 
     def control(self, action: str, user: int, **more: object) -> None:
         given = {name: value for name, value in more.items() if value is not None}
-        self.ledger.append(codec.encode_control(self.job.run_id, self.now(), action, **given, by=user))
+        self.ledger.append(codec.encode_control(self.header.run_id, self.now(), action, **given, by=user))
 
     async def end(self, outcome: str) -> None:
         # An end line says that what has no result was not sent: no result may be lost before it.
         await self._sync()
         end = records.End(outcome, self.stats.counts.as_dict(), self.now())
-        self.ledger.append(codec.encode_end(self.job.run_id, end))
+        self.ledger.append(codec.encode_end(self.header.run_id, end))
         await self._sync()
 
     async def sync_regularly(self) -> None:
@@ -106,13 +101,13 @@ class Recorder:
         job, stats, counts = self.job, self.stats, self.stats.counts
         all_settled = not (counts.unattempted or counts.in_doubt)
         # In a retry, or with vanished rows, it is not known which accounts have rows left.
-        known = job.command == "run" and not job.vanished_keys
+        known = self.header.command == "run" and not job.vanished_keys
         try:
-            for name, file in job.reminders.items():
+            for name, file in self._reminders.items():
                 left = stats.settled[name] < stats.todo.get(name, 0)
                 in_doubt = stats.accounts[name].statuses[Status.IN_DOUBT]
                 if all_settled or (known and not (left or in_doubt)):
-                    open_runs.remove(file, job.path, job.run_id)
+                    open_runs.remove(file, job.path, self.header.run_id)
         except StorageError as error:
             return [str(error)]
         return []

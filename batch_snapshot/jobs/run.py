@@ -99,7 +99,7 @@ async def run(path: Path | str, options: Options | None = None, hooks: Hooks | N
     with lock_ledger(_manifest(path, options), options, hooks.now()) as locked:
         environment = Environment(now=hooks.now, rng=hooks.rng, clock=anyio.current_time)
         manifest = await discover_pairs(locked, environment)
-        return await _carry_out(open_run(locked, manifest), locked.options, hooks)
+        return await _carry_out(open_run(locked, manifest), hooks)
 
 
 def _manifest(path: Path | str, options: Options) -> Manifest:
@@ -110,7 +110,7 @@ def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = No
     """Show what `run` would do; nothing is called or written."""
     options, hooks = options or Options(), hooks or Hooks()
     with lock_ledger(_manifest(path, options), options, hooks.now(), read_only=True) as locked:
-        return _preview(open_run(locked, load_discovered(locked)), locked.options, hooks)
+        return _preview(open_run(locked, load_discovered(locked)), hooks)
 
 
 async def retry(
@@ -126,7 +126,7 @@ async def retry(
     """
     options, hooks = options or Options(), hooks or Hooks()
     with lock_retried_ledger(Path(path), options, hooks.now()) as locked:
-        return await _carry_out(open_retry(locked, selection), locked.options, hooks)
+        return await _carry_out(open_retry(locked, selection), hooks)
 
 
 def dry_retry(
@@ -135,25 +135,25 @@ def dry_retry(
     """Show what `retry` would do; nothing is called or written."""
     options, hooks = options or Options(), hooks or Hooks()
     with lock_retried_ledger(path, options, hooks.now(), read_only=True) as locked:
-        return _preview(open_retry(locked, selection), locked.options, hooks)
+        return _preview(open_retry(locked, selection), hooks)
 
 
-def _preview(job: Job, options: Options, hooks: Hooks) -> Preview:
-    file = _call_log_path(options)
+def _preview(job: Job, hooks: Hooks) -> Preview:
+    file = _call_log_path(job.options)
     with CallLog(file) if files.exists(file) else nullcontext() as call_log:
-        return preview_job(job, _account_limits(job, call_log, options), hooks.now())
+        return preview_job(job, _account_limits(job, call_log), hooks.now())
 
 
-async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
+async def _carry_out(job: Job, hooks: Hooks) -> Summary:
     """Send what the job asks for: the one path of run, resume and retry."""
     if job.nothing_to_do:
         return nothing_to_do_summary(job)
-    stop_handler = StopHandler(hooks.stopping)
+    options, stop_handler = job.options, StopHandler(hooks.stopping)
     async with AsyncExitStack() as stack:
         if hooks.signals:
             stack.enter_context(interrupts.listen(stop_handler))
-        call_log, warnings = _open_call_log(job, options, hooks, stack)
-        limits = _account_limits(job, call_log, options)
+        call_log, warnings = _open_call_log(job, hooks, stack)
+        limits = _account_limits(job, call_log)
         if hooks.confirm and not hooks.confirm(preview_job(job, limits, hooks.now())):
             raise InputError("not confirmed: nothing was called")
         target = await open_target(job.endpoint, stack, options.simulated, options.engine.concurrency)
@@ -168,14 +168,14 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         identify = partial(identity_check.identify_signer, job, recorder.signers, limits, callers.identify)
         engine = build_engine(callers, accounts, options, recorder, identify=identify, rng=hooks.rng)
         stats = recorder.stats
-        view = RunView(job.name, stats, engine, limits, job.path, job.endpoint)
+        view = RunView(job.header.name, stats, engine, limits, job.path, job.endpoint)
         readers = readers_over(accounts, limits, callers.identify, callers.read, now=hooks.now, rng=hooks.rng)
-        skipping = stack.enter_context(prepare_skipping(options, recorder, readers))
+        skipping = stack.enter_context(prepare_skipping(recorder, readers))
         if hooks.signals:
             stack.enter_context(interrupts.handle_signals())
         stop_handler.begin(engine, signals=hooks.signals)
         await recorder.begin()
-        controller = hooks.control and Controller(engine, limits, recorder, options, hooks.control)
+        controller = hooks.control and Controller(engine, limits, recorder, hooks.control)
         await _run_engine(engine, view, recorder, hooks, skipping, controller=controller)
         stop_handler.end()
         outcome = decide_outcome(engine, stats)
@@ -187,12 +187,10 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         return run_summary(job, outcome, stats, view=view, signum=signum, warnings=warnings, reads=reads)
 
 
-def _open_call_log(
-    job: Job, options: Options, hooks: Hooks, stack: AsyncExitStack
-) -> tuple[CallLog | None, list[str]]:
+def _open_call_log(job: Job, hooks: Hooks, stack: AsyncExitStack) -> tuple[CallLog | None, list[str]]:
     """The log of calls, and warnings; only quota windows cannot do without it."""
     try:
-        return stack.enter_context(CallLog(_call_log_path(options), machine=hooks.world.machine)), []
+        return stack.enter_context(CallLog(_call_log_path(job.options), machine=hooks.world.machine)), []
     except StorageError as error:
         if any(map(windows, job.targets.quotas.values())):
             raise
@@ -203,9 +201,9 @@ def _call_log_path(options: Options) -> Path:
     return paths.call_log_file(state_folder_of(options))
 
 
-def _account_limits(job: Job, call_log: CallLog | None, options: Options) -> AccountLimits:
-    accounts = job.targets.limited_accounts
-    return AccountLimits(accounts, job.endpoint, call_log, os.environ, read_rate=options.read_rate)
+def _account_limits(job: Job, call_log: CallLog | None) -> AccountLimits:
+    accounts, rate = job.targets.limited_accounts, job.options.read_rate
+    return AccountLimits(accounts, job.endpoint, call_log, os.environ, read_rate=rate)
 
 
 async def _run_engine(
@@ -230,10 +228,10 @@ async def _run_engine(
                 skipped = await skip_rows(engine, skipping)
                 stats.todo = {name: rows - skipped[name] for name, rows in stats.todo.items()}
             job = recorder.job
-            view.planned = job.planned() if job.limit else None
+            view.planned = job.planned() if job.options.limit else None
             batches = plan.batches(job.requests(), BATCH)
             await engine.run(_stop_if_manifest_changes(engine, batches), view.todo)
-            defer_rest(engine, stats, job.limit)
+            defer_rest(engine, stats, job.options.limit)
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         storage = group.subgroup(StorageError)

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 from batch_snapshot import paths, sqlite
-from batch_snapshot.config.options import Options, state_folder_of
+from batch_snapshot.config.options import state_folder_of
 from batch_snapshot.discovery import changes
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.engine.reader import Reader, map_concurrently, read_failed
@@ -23,8 +23,8 @@ from batch_snapshot.manifest import filters
 from batch_snapshot.models import ApiError, Row, Skip
 from batch_snapshot.operations import NOT_FOUND, SNAPSHOT, create_operation
 
-#: Rows that one skip line names, and rows that are decided on together.
-SKIPPED_AT_ONCE, DECIDED_AT_ONCE = 256, 64
+#: Rows that are decided on together, and that one skip line names at most.
+DECIDED_AT_ONCE = 256
 
 #: Rows looked at between two turns of everything else.
 ROWS_A_TURN = 1024
@@ -48,12 +48,11 @@ class SkipFilter:
     def __init__(
         self,
         rows: ManifestRows,
-        options: Options,
         recorder: Recorder,
         readers: Mapping[str, Reader],
         index: SnapshotIndex,
     ) -> None:
-        now = recorder.now()
+        now, options = recorder.now(), recorder.job.options
         # Those without any history, each time: what an intent has named may have been sent.
         self._rows = rows.candidates
         self._recorder, self._readers, self._index, self._now = recorder, readers, index, now.timestamp()
@@ -73,7 +72,6 @@ class SkipFilter:
         self.skipped: Counter[str] = Counter()
         #: By account: why what must be known of its rows cannot be read; none of them may be sent.
         self.errors: dict[str, ServiceError] = {}
-        self._unrecorded: dict[Skip, list[Row]] = {reason: [] for reason in Skip}
 
     @property
     def reads(self) -> dict[str, int]:
@@ -93,7 +91,6 @@ class SkipFilter:
             rows = self._rows()
             while batch := list(islice(rows, DECIDED_AT_ONCE)):
                 await self._decide(batch)
-            await self._record(at_least=1)
 
     async def _read_lists(self, account: str, catalog: str) -> None:
         operation = SNAPSHOT.jobs.name
@@ -185,10 +182,10 @@ class SkipFilter:
                     unknown.append(row)
         if unknown:
             await map_concurrently(unknown, partial(self._compare_last_snapshot, verdicts))
-        for row in rows:
-            if reason := verdicts.get(row):
-                self._unrecorded[reason].append(row)
-        await self._record(at_least=SKIPPED_AT_ONCE)
+        for reason in Skip:
+            if some := [row for row in rows if verdicts.get(row) is reason]:
+                self.skipped.update(row.account for row in some)
+                await self._recorder.skip(reason, some)
 
     def _modified(self, row: Row) -> float | None:
         found = self._db.execute(
@@ -224,26 +221,16 @@ class SkipFilter:
         if changes.unchanged(self._modified(row), created):
             verdicts[row] = Skip.UNCHANGED
 
-    async def _record(self, *, at_least: int) -> None:
-        for reason, rows in self._unrecorded.items():
-            while len(rows) >= at_least:
-                some = rows[:SKIPPED_AT_ONCE]
-                self.skipped.update(row.account for row in some)
-                await self._recorder.skip(reason, some)
-                del rows[:SKIPPED_AT_ONCE]
-
 
 @contextmanager
-def prepare_skipping(
-    options: Options, recorder: Recorder, readers: Mapping[str, Reader]
-) -> Iterator[SkipFilter | None]:
+def prepare_skipping(recorder: Recorder, readers: Mapping[str, Reader]) -> Iterator[SkipFilter | None]:
     """What leaves rows out, as the options ask; None: nothing does."""
-    rows = recorder.job.rows
+    rows, options = recorder.job.rows, recorder.job.options
     if not isinstance(rows, ManifestRows) or not (options.changed_since or options.skip_active_jobs):
         yield None
         return
     with SnapshotIndex(paths.snapshot_index_file(state_folder_of(options))) as index:
-        yield SkipFilter(rows, options, recorder, readers, index)
+        yield SkipFilter(rows, recorder, readers, index)
 
 
 async def skip_rows(engine: RunState, chosen: SkipFilter) -> Counter[str]:

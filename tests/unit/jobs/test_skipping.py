@@ -116,6 +116,7 @@ class Place:
     """What a filter takes of a run's recorder, rows and reader; nothing is recorded in time."""
 
     name, header, calls = "main", header(), Counter[str]()
+    options = Options(changed_since="last")
 
     def __init__(self, path: Path, engine: Stopped) -> None:
         self.path, self.job, self._engine = path, self, engine
@@ -150,7 +151,6 @@ def test_rows_that_no_line_leaves_out_are_left_to_do(tmp_path):
     engine: Any = Stopped()
     place: Any = Place(tmp_path / "l.ndjson", engine)
     with SnapshotIndex(tmp_path / "index") as index:
-        options = Options(changed_since="last")
-        chosen = skipping.SkipFilter(place, options, place, {"main": place}, index)
+        chosen = skipping.SkipFilter(place, place, {"main": place}, index)
         assert not in_virtual_time(lambda: skipping.skip_rows(engine, chosen))
     assert engine.stop

@@ -288,7 +288,7 @@ def test_a_dry_run_repairs_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     listed, path = nightly(tmp_path, HEAD_LINE + b'{"type":"int')
     with run_job(listed, OPTIONS, AT, read_only=True) as made:
-        assert made.run_id == "night-1"
+        assert made.header.run_id == "night-1"
     assert path.read_bytes() == HEAD_LINE + b'{"type":"int'
 
 
@@ -298,10 +298,10 @@ def test_a_resume_reads_the_ledger_that_the_repair_leaves(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     listed, path = nightly(tmp_path, HEAD_LINE[: len(HEAD_LINE) - cut])
     with run_job(listed, OPTIONS, AT) as made, Ledger(path) as ledger:
-        ledger.append(codec.encode_run(structs.replace(HEAD, run_id=made.run_id), "0.1.0"))
+        ledger.append(codec.encode_run(structs.replace(HEAD, run_id=made.header.run_id), "0.1.0"))
     folded = history.fold(reader.lines(path))
     assert folded.first is not None
-    assert folded.first.run_id == made.run_id
+    assert folded.first.run_id == made.header.run_id
 
 
 # ---- what cannot be written
