@@ -102,12 +102,16 @@ class SectionedCommand(click.Command):
     def options(self) -> list[Option]:
         return [param for param in self.params if isinstance(param, Option)]
 
+    @property
+    def bare_flags(self) -> set[str]:
+        """Those that may stand without a value."""
+        return {flag for one in self.options if isinstance(one, OptionalValueOption) for flag in one.opts}
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.ensure_object(terminal.Reporter).interrupt_note = self.interrupt_note
-        bare = {flag for one in self.options if isinstance(one, OptionalValueOption) for flag in one.opts}
         end = args.index("--") if "--" in args else len(args)
         # Else click takes the next word for its value.
-        words = [f"{word}=" if word in bare else word for word in args[:end]]
+        words = [f"{word}=" if word in self.bare_flags else word for word in args[:end]]
         return super().parse_args(ctx, [*words, *args[end:]])
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -8,13 +8,14 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from io import TextIOWrapper
+from itertools import pairwise
 from typing import Any
 
 import click
 
 from batch_snapshot import interrupts, text
 from batch_snapshot.cli import terminal
-from batch_snapshot.cli.command import plain
+from batch_snapshot.cli.command import SectionedCommand, plain
 from batch_snapshot.errors import BatchSnapshotError, ManifestError
 from batch_snapshot.redaction import redacted
 
@@ -76,12 +77,8 @@ def _print_json(error: BaseException, kind: str, message: str, code: int) -> Non
 
 
 def _described(error: BaseException, arguments: Sequence[str]) -> tuple[str, str, int]:
-    if isinstance(error, click.NoSuchOption) and error.ctx:
-        error = click.UsageError(error.message + _meant(error, error.ctx.command.params))
     if isinstance(error, click.ClickException):
-        group = error.ctx.command if isinstance(error, click.NoSuchCommand) and error.ctx else None
-        known = f" There are: {', '.join(group.commands)}" if isinstance(group, click.Group) else ""
-        return "usage", text.line(plain(error.format_message()) + known), 2
+        return "usage", text.line(_usage(error, arguments)), 2
     if isinstance(error, BatchSnapshotError):
         # ManifestError is manifest, LedgerWriteError is ledger_write.
         kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()
@@ -95,6 +92,23 @@ def _described(error: BaseException, arguments: Sequence[str]) -> tuple[str, str
     return _unforeseen(error, arguments)
 
 
+def _usage(error: click.ClickException, arguments: Sequence[str]) -> str:
+    """The message of click in plain words, with a way out."""
+    message = plain(error.format_message())
+    command = error.ctx.command if isinstance(error, click.UsageError) and error.ctx else None
+    if isinstance(error, click.NoSuchOption) and command:
+        return error.message + _meant(error, command.params)
+    if isinstance(error, click.NoSuchCommand) and isinstance(command, click.Group):
+        return f"{message} There are: {', '.join(command.commands)}"
+    if isinstance(command, SectionedCommand):
+        if isinstance(error, click.MissingParameter):
+            return f"{message.rstrip('.')}; for example: {command.examples[0]}"
+        for flag, word in pairwise(arguments):
+            if message.endswith(f"extra argument ({word})") and flag in command.bare_flags:
+                return f"{message}: write {flag}={word}"
+    return message
+
+
 def _meant(error: click.NoSuchOption, params: Sequence[click.Parameter]) -> str:
     """Options that begin with the given word, or else that take such a value, or else that look like it."""
     begin = [flag for one in params for flag in one.opts if flag.startswith(error.option_name)]
@@ -105,8 +119,8 @@ def _meant(error: click.NoSuchOption, params: Sequence[click.Parameter]) -> str:
         for flag, metavar in values.items()
         if value in re.findall("[A-Z]+", metavar)
     ]
-    meant = begin or takes or error.possibilities or []
-    return f" Did you mean {' or '.join(map(repr, meant[:3]))}?" if meant else ""
+    meant = begin[:3] or takes or (error.possibilities or [])[:1]
+    return f" Did you mean {' or '.join(map(repr, meant))}?" if meant else ""
 
 
 def _unwrapped(error: BaseException) -> BaseException:

@@ -113,6 +113,8 @@ def _readable(path: Path, advice: str) -> Iterator[None]:
         raise missing(path) from None
     except OSError as error:
         out = "fix its permissions" if isinstance(error, PermissionError) else advice
+        if path.is_dir():
+            out = f"`batch-snapshot ls {shlex.quote(str(path))}` lists the ledgers in it"
         raise LedgerError(f"{path}: cannot be read ({error.strerror}); {out}") from None
 
 

@@ -97,13 +97,19 @@ def test_the_longest_line_is_read(path):
     assert len(records(written(path, RUN_LINE + longest + END_LINE))) == 2
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to(path)])
-def test_a_path_that_cannot_be_read_is_named_with_the_way_out(path, make):
+@pytest.mark.parametrize(
+    ("make", "out"),
+    [
+        (Path.mkdir, "nightly.ndjson` lists the ledgers in it"),
+        (lambda path: path.symlink_to(path), "name a ledger that a run has written"),
+    ],
+)
+def test_a_path_that_cannot_be_read_is_named_with_the_way_out(path, make, out):
     make(path)
     with pytest.raises(LedgerError) as caught:
         records(path)
     assert str(caught.value).startswith(f"{path}: cannot be read (")
-    assert str(caught.value).endswith("name a ledger that a run has written")
+    assert str(caught.value).endswith(out)
 
 
 def test_a_torn_last_line_is_recognized(path):
