@@ -111,44 +111,7 @@ def test_calls_per_day_can_be_overridden_and_a_reserve_leaves_at_least_zero():
     assert windows(Quota(per_minute=10, reserve=20)) == (QuotaWindow("per_minute", 0, 60.0),)
 
 
-def test_free_calls_are_those_that_all_windows_allow_and_at_least_zero(usage, clock):
-    five, three = QuotaWindow("per_minute", 5, 60.0), QuotaWindow("per_hour", 3, 3600.0)
-    assert usage.free_calls("a", (five, three)) == 3
-    reserved(usage, five)
-    used(usage, five)
-    assert usage.free_calls("a", (five, three)) == 1
-    used(usage, five)
-    used(usage, five)
-    assert usage.free_calls("a", (five,)) == 1
-    assert usage.free_calls("a", (five, three)) == 0, "other programs may have used more"
-    assert usage.free_calls("b", (five, three)) == 3
-    clock.advance(60 + EPSILON)
-    assert usage.free_calls("a", (five,)) == 4, "one is in flight"
-
-
 # -- one call ----------------------------------------------------------------------------------------
-
-
-def test_of_two_finishes_the_later_counts(usage, clock):
-    reservation = used(usage, MINUTE)
-    used(usage, MINUTE)
-    clock.advance(30)
-    usage.finish(reservation)
-    clock.advance(30 + EPSILON)
-    reserved(usage, MINUTE)
-    assert window_full(usage, MINUTE).opens_in == pytest.approx(30, abs=2 * EPSILON)
-
-
-def test_a_call_that_never_left_counts_no_longer(usage):
-    reserved(usage, MINUTE)
-    reservation = reserved(usage, MINUTE)
-    window_full(usage, MINUTE)
-    usage.cancel(reservation)
-    usage.cancel(reservation)
-    usage.finish(reservation)
-    again = reserved(usage, MINUTE)
-    assert again != reservation, "an id is never used twice"
-    window_full(usage, MINUTE)
 
 
 def test_without_windows_nothing_is_logged(usage):
@@ -156,21 +119,6 @@ def test_without_windows_nothing_is_logged(usage):
     usage.finish(reservation)
     usage.cancel(reservation)
     assert usage.ages("a", DAY) == []
-
-
-def test_a_limit_of_zero_never_opens(usage):
-    none = QuotaWindow("per_day", 0, DAY)
-    assert window_full(usage, MINUTE, none) == WindowFull(none, inf)
-
-
-def test_the_window_that_opens_last_is_named(usage, clock):
-    day = QuotaWindow("per_day", 2, DAY)
-    used(usage, MINUTE, day)
-    clock.advance(10)
-    used(usage, MINUTE, day)
-    spent = window_full(usage, MINUTE, day)
-    assert spent.window == day
-    assert spent.opens_in == pytest.approx(DAY - 10, abs=EPSILON)
 
 
 def test_a_note_is_stored_with_its_age(path, clock, usage):
@@ -229,10 +177,14 @@ class Model:
     def end(self, call: Call) -> float:
         return call.start + LOST_AFTER if call.end is None else call.end
 
-    def fits(self, now: float) -> bool:
+    def free(self, now: float) -> list[int]:
+        """The calls that each window allows; below zero where the others declare more."""
         ends = [self.end(call) for call in self.calls.values()]
         # The same sum as in `opens_at`: floats that are subtracted instead differ by a rounding error.
-        return all(sum(end + window.seconds > now for end in ends) < window.limit for window in self.windows)
+        return [window.limit - sum(end + window.seconds > now for end in ends) for window in self.windows]
+
+    def fits(self, now: float) -> bool:
+        return min(self.free(now)) > 0
 
     def opens_at(self, now: float) -> float:
         """The earliest time at which one call fits: now, or when some call leaves a window."""
@@ -253,7 +205,7 @@ class Model:
 
 widths = st.sampled_from([1.0, 60.0, 3600.0, DAY])
 some_windows = st.lists(
-    st.builds(QuotaWindow, st.just("any"), st.integers(1, 4), widths),
+    st.builds(QuotaWindow, st.just("any"), st.integers(0, 4), widths),
     min_size=1,
     max_size=3,
 )
@@ -282,6 +234,7 @@ class World:
         self.clock = Clock()
         self.models = [Model(one) for one in windows_]
         self.handles = [CallLog(path, self.clock), CallLog(path, self.clock)]
+        self.newest = 0
 
     def close(self) -> None:
         for handle in self.handles:
@@ -301,39 +254,45 @@ class World:
             self.settle(what, self.models[account], self.handles[handle], int(number))
 
     def settle(self, what: str, model: Model, usage: CallLog, number: int) -> None:
-        """Finish or cancel one that is in flight, or was lost less than a day ago."""
+        """Finish one of the last day, again perhaps, or cancel one that is in flight or was lost."""
         now = self.clock()
-        open_ = [
+        recent = [
             reservation
             for reservation, call in model.calls.items()
-            if call.end is None and call.start > now - DAY
+            if call.start > now - DAY and (call.end is None or what == "finish")
         ]
-        if not open_:
+        if not recent:
             return
-        reservation = open_[number % len(open_)]
-        if what == "finish":
-            usage.finish(reservation)
-            model.calls[reservation].end = now
-        else:
+        reservation = recent[number % len(recent)]
+        if what == "cancel":
+            usage.cancel(reservation)
             usage.cancel(reservation)
             del model.calls[reservation]
+            # What was cancelled comes to no end.
+            usage.finish(reservation)
+        else:
+            usage.finish(reservation)
+            model.calls[reservation].end = now
 
     def reserve(self, account: int, handle: int) -> int | WindowFull:
         model, now = self.models[account], self.clock()
         reservation = self.handles[handle].reserve(f"account-{account}", model.windows)
         if isinstance(reservation, WindowFull):
             assert not model.fits(now - EPSILON)
-            assert reservation.window in model.windows
             assert reservation.opens_in == pytest.approx(model.opens_at(now) - now, abs=EPSILON)
+            alone = Model([reservation.window], model.calls)
+            assert alone.opens_at(now) == model.opens_at(now), "it is the last to open"
         else:
             assert model.fits(now)
+            assert reservation > self.newest, "an id is never used twice"
             model.calls[reservation] = Call(now)
+            self.newest = reservation
         return reservation
 
     def press(self, account: int, handle: int) -> None:
         """Come back just before the window opens, and just after."""
         reservation = self.reserve(account, handle)
-        if isinstance(reservation, WindowFull):
+        if isinstance(reservation, WindowFull) and reservation.opens_in < inf:
             self.clock.advance(reservation.opens_in - EPSILON)
             assert isinstance(self.reserve(account, handle), WindowFull)
             self.clock.advance(2 * EPSILON)
@@ -343,6 +302,10 @@ class World:
         for account, model in enumerate(self.models):
             model.assert_never_exceeded()
             now = self.clock()
+            free = self.handles[0].free_calls(f"account-{account}", model.windows)
+            assert max(0, min(model.free(now + EPSILON))) >= free >= max(0, min(model.free(now - EPSILON)))
+            none = QuotaWindow("none", 0, DAY)
+            assert self.handles[0].free_calls(f"account-{account}", [none]) == 0, "and never fewer"
             ages = sorted(max(0.0, now - model.end(call)) for call in model.calls.values())
             expected = [age for age in ages if age < OLDEST]
             assert self.handles[0].ages(f"account-{account}", OLDEST) == pytest.approx(expected, abs=EPSILON)
