@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-from batch_snapshot.ledger import codec
-from batch_snapshot.ledger.records import End, Header
+from batch_snapshot.ledger import codec, reader
+from batch_snapshot.ledger.records import End, Header, Record
 from batch_snapshot.models import ErrorKind, Outcome, Request, Row, RowError, Status
+from tests.support import rewriting
 
 ROW = Row("main", "Sandbox", "eng-0123456789abcd", "Opportunity", "O1234567", "OpportunitySummaryView")
 AT = datetime(2026, 3, 1, 12, 0, 0, 123_999, tzinfo=UTC)
@@ -57,3 +59,12 @@ FAILED_LINE = codec.encode_result("night-1", FAILED)
 END_LINE = codec.encode_end("night-1", END)
 LINES = [RUN_LINE, INTENT_LINE, RESULT_LINE, FAILED_LINE, END_LINE]
 WHOLE = b"".join(LINES)
+
+
+def written(path: Path, content: bytes = WHOLE) -> Path:
+    rewriting.write(path, content)
+    return path
+
+
+def records(path: Path) -> list[Record]:
+    return [line.record for line in reader.lines(path)]

@@ -9,28 +9,13 @@ import pytest
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.ledger import codec, reader
 from batch_snapshot.ledger.records import Header, Intent, Line, Record
-from tests.support import rewriting
-from tests.unit.ledger.examples import END_LINE, INTENT_LINE, LINES, RESULT_LINE, RUN_LINE, WHOLE
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "nightly.ndjson"
+from tests.unit.ledger.examples import END_LINE, INTENT_LINE, LINES, RESULT_LINE, RUN_LINE, records, written
 
 
 def decoded(line: bytes) -> Record:
     record = codec.decode(line)
     assert record is not None
     return record
-
-
-def written(path: Path, content: bytes = WHOLE) -> Path:
-    rewriting.write(path, content)
-    return path
-
-
-def records(path: Path) -> list[Record]:
-    return [line.record for line in reader.lines(path)]
 
 
 def test_a_ledger_is_read_with_the_place_of_every_line(path):

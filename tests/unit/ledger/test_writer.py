@@ -6,6 +6,7 @@ import shutil
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path, PosixPath
 
 import pytest
@@ -17,10 +18,9 @@ from batch_snapshot import manifest
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import LedgerError, LedgerWriteError, StateFolderError
 from batch_snapshot.ledger import codec, history, reader, writer
-from batch_snapshot.ledger.records import Record
 from batch_snapshot.ledger.writer import Ledger
 from batch_snapshot.models import Account, ErrorKind, RowError
-from tests.support import rewriting, strategies
+from tests.support import strategies
 from tests.support.planned_jobs import run_job
 from tests.support.strategies import patient
 from tests.unit.ledger.examples import (
@@ -33,21 +33,9 @@ from tests.unit.ledger.examples import (
     RESULT_LINE,
     RUN_LINE,
     WHOLE,
+    records,
+    written,
 )
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "nightly.ndjson"
-
-
-def written(path: Path, content: bytes = WHOLE) -> Path:
-    rewriting.write(path, content)
-    return path
-
-
-def records(path: Path) -> list[Record]:
-    return [line.record for line in reader.lines(path)]
 
 
 @contextmanager
@@ -113,12 +101,6 @@ def test_whole_lines_are_appended(path):
     assert path.read_bytes() == RUN_LINE + INTENT_LINE + RESULT_LINE
 
 
-def test_opening_a_whole_ledger_changes_nothing(path):
-    with Ledger(written(path)):
-        pass
-    assert path.read_bytes() == WHOLE
-
-
 def test_a_ledger_closes_its_file(path):
     before = open_files()
     with Ledger(path) as ledger:
@@ -171,43 +153,33 @@ def test_a_ledger_of_any_content_cut_at_any_byte_is_repaired(tmp_path_factory, o
     assert kept[-1] == codec.decode(RUN_LINE)
 
 
-@pytest.mark.parametrize("index", range(len(LINES)))
-def test_a_whole_record_that_lacks_only_its_newline_is_kept(path, index):
-    lines = b"".join(LINES[: index + 1])
-    with Ledger(written(path, lines[:-1])):
-        pass
-    assert path.read_bytes() == lines
+#: A line longer than one read.
+LONG_LINE = codec.encode_result(
+    "night-1", replace(FAILED, error=RowError(ErrorKind.UNKNOWN, "Long", "x" * 300_000))
+)
+ZEROS = bytes(len(RUN_LINE))
 
 
 @pytest.mark.parametrize(
-    "torn",
+    ("content", "kept"),
     [
-        b"\0",
-        b"\0" * 5000,
-        RESULT_LINE[:40] + b"\0" * 100,
-        RESULT_LINE[:-1] + b"\0",
+        *((whole[:-1], whole) for whole in accumulate(LINES)),
+        (RUN_LINE + LONG_LINE[:-3], RUN_LINE),
+        (RUN_LINE + b"\0", RUN_LINE),
+        (RUN_LINE + b"\0" * 5000, RUN_LINE),
+        (RUN_LINE + b"\0\0note", RUN_LINE),
+        (RUN_LINE + RESULT_LINE[:40] + b"\0" * 100, RUN_LINE),
+        (RUN_LINE + RESULT_LINE[:-1] + b"\0", RUN_LINE),
+        (RUN_LINE[:8] + b"\0" * 50 + RUN_LINE[58:-1], b""),
+        (RUN_LINE + b"\0\0" + RUN_LINE[:-1], RUN_LINE + b"\0\0" + RUN_LINE),
+        (ZEROS + RUN_LINE + RESULT_LINE + b"\0\0rest", ZEROS + RUN_LINE + RESULT_LINE),
     ],
 )
-def test_the_zeros_of_a_power_cut_are_cut_off(path, torn):
-    with Ledger(written(path, RUN_LINE + torn)) as ledger:
-        assert path.read_bytes() == RUN_LINE
+def test_a_last_line_without_its_newline_is_kept_if_it_is_whole_else_cut_off(path, content, kept):
+    with Ledger(written(path, content)) as ledger:
+        assert path.read_bytes() == kept
         ledger.append(END_LINE)
-    assert path.read_bytes() == RUN_LINE + END_LINE
-
-
-def test_a_torn_line_longer_than_one_read_is_repaired(path):
-    outcome = replace(FAILED, error=RowError(ErrorKind.UNKNOWN, "Long", "x" * 300_000))
-    torn = codec.encode_result("night-1", outcome)[:-3]
-    with Ledger(written(path, RUN_LINE + torn)):
-        pass
-    assert path.read_bytes() == RUN_LINE
-
-
-@pytest.mark.parametrize("tail", [b"\0\0note", RUN_LINE[:40] + b"\0\0", b"\0" * 9])
-def test_a_last_line_that_zeros_tore_is_cut_off(path, tail):
-    path.write_bytes(RUN_LINE + tail)
-    Ledger(path).__exit__(None, None, None)
-    assert path.read_bytes() == RUN_LINE
+    assert path.read_bytes() == kept + END_LINE
 
 
 @pytest.mark.parametrize("end", [b"", b"\n"])
@@ -217,24 +189,6 @@ def test_a_first_line_that_zeros_tore_is_to_be_removed(path, end):
     with pytest.raises(LedgerError, match=r"nothing was sent: .*, then run the same command") as caught:
         read(path)
     assert f"`mv {path} {path}.original`" in str(caught.value)
-
-
-def test_a_first_line_with_zeros_in_the_middle_of_its_head_is_cut_off(path):
-    path.write_bytes(RUN_LINE[:8] + b"\0" * 50 + RUN_LINE[58:-1])
-    Ledger(path).__exit__(None, None, None)
-    assert path.read_bytes() == b""
-
-
-def test_a_ledger_whose_first_run_line_became_zeros_goes_on(path):
-    path.write_bytes(bytes(len(RUN_LINE)) + RUN_LINE + RESULT_LINE + b"\0\0rest")
-    Ledger(path).__exit__(None, None, None)
-    assert path.read_bytes() == bytes(len(RUN_LINE)) + RUN_LINE + RESULT_LINE
-
-
-def test_a_record_after_zeros_that_lacks_only_its_newline_is_kept(path):
-    path.write_bytes(RUN_LINE + b"\0\0" + RUN_LINE.rstrip())
-    Ledger(path).__exit__(None, None, None)
-    assert path.read_bytes() == RUN_LINE + b"\0\0" + RUN_LINE
 
 
 @pytest.mark.parametrize(
