@@ -122,12 +122,12 @@ def files(kind: str, job: NightlyJob) -> list[File]:
             "leave it out for the task's own role, or name a role_arn"
         )
     return [
-        File(name.format(name=job.name, slug=job.slug), _rendered(template, kind, job))
+        File(name.format(name=job.name, slug=job.slug), _rendered(template, job))
         for template, name in KINDS[kind]
     ]
 
 
-def _rendered(template: str, kind: str, job: NightlyJob) -> str:
+def _rendered(template: str, job: NightlyJob) -> str:
     import jinja2  # one command needs it
 
     environment = jinja2.Environment(
@@ -145,17 +145,8 @@ def _rendered(template: str, kind: str, job: NightlyJob) -> str:
         "json": partial(json.dumps, ensure_ascii=False),
         "cron": _cron,
     }
-    text = environment.get_template(template).render(job=job, steps=_steps(kind, job))
+    text = environment.get_template(template).render(job=job, commands=partial(steps, job))
     return text.rstrip("\n") + "\n"
-
-
-def _steps(kind: str, job: NightlyJob) -> Steps:
-    file = job.manifest.rpartition("/")[2]
-    if kind in {"systemd", "cron"}:
-        return steps(job, program=job.program, manifest=job.manifest, ledgers="ledgers")
-    # The image's entry point is the program, and the shell finds it by its name.
-    program = "batch-snapshot" if kind == "kubernetes" else None
-    return steps(job, program=program, manifest=f"/manifests/{file}", ledgers="/data/ledgers")
 
 
 def _specifiers(text: str) -> str:
