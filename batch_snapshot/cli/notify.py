@@ -78,7 +78,7 @@ class Notifiers(NamedTuple):
             _attempt("--metrics-file", metrics.write, self.metrics_file, values)
         if push:
             _attempt("OpenTelemetry", metrics.push, values, os.environ)
-        if messages:
+        if messages and (self.webhook or self.topic):
             # An interrupt meanwhile is none of the run, which is over.
             try:
                 interrupts.run(self._send(notice, endpoint))
@@ -87,6 +87,9 @@ class Notifiers(NamedTuple):
 
     async def _send(self, notice: "Notice", endpoint: str) -> None:
         import anyio
+
+        from batch_snapshot.notify import sns, webhook
+        from batch_snapshot.notify.notice import as_json
 
         async def send(name: str, work: Callable[[], Awaitable[str | None]]) -> None:
             try:
@@ -98,25 +101,14 @@ class Notifiers(NamedTuple):
 
         async with anyio.create_task_group() as group:
             if self.webhook:
-                group.start_soon(send, "--notify-webhook", partial(self._post, self.webhook, notice))
-            if self.topic:
-                group.start_soon(send, "--notify-sns", partial(self._publish, self.topic, notice, endpoint))
-
-    async def _post(self, url: str, notice: "Notice") -> str | None:
-        from batch_snapshot.notify import webhook
-        from batch_snapshot.notify.notice import as_json
-
-        return await webhook.send(url, redacted_all(as_json(notice)))
-
-    async def _publish(self, arn: str, notice: "Notice", endpoint: str) -> str | None:
-        from batch_snapshot.notify import sns
-
-        if (self.elsewhere or endpoint != models.AWS) and not os.environ.get(sns.ENDPOINT):
-            return (
-                f"--notify-sns {arn}: not published: the calls went to another endpoint than AWS; "
-                f"name the endpoint of SNS with {sns.ENDPOINT}"
-            )
-        return await sns.publish(arn, notice, self.profile)
+                post = partial(webhook.send, self.webhook, redacted_all(as_json(notice)))
+                group.start_soon(send, "--notify-webhook", post)
+            if self.topic and (self.elsewhere or endpoint != models.AWS) and not os.environ.get(sns.ENDPOINT):
+                why = "not published: the calls went to another endpoint than AWS"
+                how = f"name the endpoint of SNS with {sns.ENDPOINT}"
+                terminal.warn([f"--notify-sns {self.topic}: {why}; {how}"])
+            elif self.topic:
+                group.start_soon(send, "--notify-sns", partial(sns.publish, self.topic, notice, self.profile))
 
 
 def _attempt(name: str, work: Callable[..., str | None], *about: Any) -> None:
