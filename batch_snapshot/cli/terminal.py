@@ -180,12 +180,9 @@ async def _ask(prompt: str) -> str:
 
 
 def confirm(question: str) -> bool:
-    """Ask until "y" or "n" is typed; an empty answer means no.
+    """Ask until "y" or "n" is typed; an empty answer means no. Raises `click.Abort` if the input ends.
 
     A plain `input` would miss a signal that comes just before it reads, and wait on for an answer.
-
-    Raises:
-        click.Abort: the input ended.
     """
     while True:
         click.echo(f"{question} [y/N]: ", err=True, nl=False)

@@ -68,9 +68,6 @@ def live_page(
     """Listen now; the context that is returned serves the page while it is open, and says where.
 
     With buttons the page always has a token: only the run's user may press them.
-
-    Raises:
-        InputError: it cannot listen there, or there must be no buttons there.
     """
     import secrets
 

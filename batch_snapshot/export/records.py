@@ -118,11 +118,7 @@ class ExportFile:
 
 
 def check(path: Path, fields: Sequence[str]) -> None:
-    """Look at the first line of a file that is appended to.
-
-    Raises:
-        InputError: it is no export, or has other fields.
-    """
+    """Refuse a file to append to that is no export, or has other fields, by its first line."""
     if files.exists(path) and (first := next(positions(path), None)):
         _check_fields(path, fields, first[0])
 
@@ -150,9 +146,6 @@ def positions(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
     """The records of the export at `path`, and the offset behind each.
 
     What a crash has torn, and all behind it, is left out.
-
-    Raises:
-        InputError: it cannot be read, or is no export; the message says where.
     """
     end = 0
     try:

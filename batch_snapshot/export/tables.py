@@ -56,11 +56,7 @@ def is_known(payload: Mapping[str, Any]) -> bool:
 
 
 def columns(fields: Sequence[str] = ()) -> dict[str, str]:
-    """The types of a table's columns; of the payload only `fields`, which may name a whole part.
-
-    Raises:
-        InputError: there is no such field.
-    """
+    """The types of a table's columns; of the payload only `fields`, which may name a whole part."""
     known = payload_fields()
     for name in fields:
         if not any(_is_within(one, name) for one in known):

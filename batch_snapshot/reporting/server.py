@@ -63,11 +63,6 @@ class Address(NamedTuple):
         return self.host == "localhost"
 
     def listen(self) -> socket.socket:
-        """A socket that listens there.
-
-        Raises:
-            InputError: that is not possible.
-        """
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         try:
             return socket.create_server(self, family=family)
