@@ -157,13 +157,6 @@ class LedgerWriteError(StorageError):
 
 
 def storage_error(path: object, what: str, error: OSError, elsewhere: str) -> StorageError:
-    """The error for a file of the state folder or a ledger.
-
-    Args:
-        path: of the file.
-        what: failed, such as "cannot be written".
-        error: says why.
-        elsewhere: see `way_out`.
-    """
+    """The error for a file of the state folder or a ledger: `what` failed; for `elsewhere` see `way_out`."""
     line = f"{path}: {what} ({error.strerror or error}); {way_out(error, elsewhere)}"
     return StateFolderError(line) if is_path_error(error) else StorageError(f"{line}, {SAME_COMMAND}")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from batch_snapshot import sqlite
 from batch_snapshot.discovery.lists import SOURCE_BITS, ListReader
@@ -17,8 +17,6 @@ from batch_snapshot.errors import StorageError
 from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.models import ApiError, Row
 from batch_snapshot.operations import SOURCES
-
-Items = list[dict[str, Any]]
 
 #: Seconds after which a search begins anew: its tokens may have expired, its pairs may be outdated.
 FRESH_FOR = 24 * 3600.0
@@ -90,18 +88,13 @@ class Discovery(SearchReport):
 
 
 class Search:
-    """Searches, kept in one file; the same searches of the same `about` continue where they stopped.
-
-    Attributes:
-        resumed: an interrupted search was continued.
-        left_out: which lists were refused, what is missing for that, and the way out.
-        unknown: lists that the SDK does not know.
-    """
+    """Searches, kept in one file; the same searches of the same `about` continue where they stopped."""
 
     def __init__(self, path: Path | None, searches: Sequence[Filters], about: str, now: datetime) -> None:
         self._path = path
         self._searches = searches
         self._now = now
+        #: See `SearchReport`, also for `unknown` and `resumed`.
         self.left_out: list[str] = []
         self.unknown: set[str] = set()
         text = json.dumps([about, [one.as_dict() for one in searches]])
@@ -111,7 +104,9 @@ class Search:
                 self._db.execute("PRAGMA synchronous = NORMAL")
                 self.resumed = self._same(text, now.timestamp())
                 if not self.resumed:
-                    self._begin(text, now.timestamp())
+                    sqlite.drop_tables(self._db)
+                    sqlite.execute_all(self._db, _TABLES)
+                    self._db.execute("INSERT INTO about VALUES (?, ?)", (text, now.timestamp()))
             except BaseException:
                 self._db.close()
                 raise
@@ -136,11 +131,6 @@ class Search:
             return False
         found = self._db.execute("SELECT text, at FROM about").fetchone()
         return found is not None and found[0] == text and 0 <= now - found[1] < FRESH_FOR
-
-    def _begin(self, text: str, now: float) -> None:
-        sqlite.drop_tables(self._db)
-        sqlite.execute_all(self._db, _TABLES)
-        self._db.execute("INSERT INTO about VALUES (?, ?)", (text, now))
 
     async def read(
         self, readers: Mapping[str, Reader], *, jobs: bool, on_progress: Callable[[str], None]

@@ -159,12 +159,9 @@ def service_failure(
 
 
 def client_failure(class_names: Iterable[str], message: str, *, unconnected: bool = False) -> Failure:
-    """Classify an exception on this side.
+    """Classify an exception on this side by the names of its class and its ancestors, the nearest first.
 
-    Args:
-        class_names: of the exception and its ancestors, the nearest first.
-        message: for people.
-        unconnected: it was raised while connecting, so nothing was sent.
+    If it was raised while `unconnected`, nothing was sent.
     """
     names = list(class_names)
     rule = next((CLIENT_RULES[name] for name in names if name in CLIENT_RULES), _UNKNOWN)

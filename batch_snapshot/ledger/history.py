@@ -290,15 +290,11 @@ def fold(
     shared_keys: Mapping[bytes, bytes] | None = None,
     locate: Callable[[int, LedgerError], LedgerError] = _at_line,
 ) -> History:
-    """The history after all `lines`.
+    """The history after all `lines` of a ledger; `locate` adds a line's number to an error.
 
-    Args:
-        lines: of one ledger, in its order.
-        live: the last invocation may still be running, so what it has named is not in doubt yet.
-        checked: refuse a ledger of which lines are lost or were edited, as far as the fold shows it.
-        complete: refuse any; this takes a key more for each row (see `History.settled`).
-        shared_keys: see `History`.
-        locate: adds the line's number to an error.
+    `live`: the last invocation may still run, so what it has named is not in doubt yet. `checked`: refuse a
+    ledger of which lines are lost or were edited, as far as the fold shows it; `complete`: refuse any, at the
+    price of a key more for each row (see `History.settled`).
     """
     history = History(
         checked=checked or complete, settled=set() if complete else None, shared_keys=shared_keys or {}

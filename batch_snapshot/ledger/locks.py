@@ -33,11 +33,7 @@ TIMEOUT = 0.2
 def hold(path: Path, *, what: str, since: str, elsewhere: str = ELSEWHERE) -> Iterator[None]:
     """Hold the lock file `path` (mode 0600), which is never removed.
 
-    Args:
-        path: the lock file.
-        what: the thing that the lock guards, for the message.
-        since: when this run began, for the message of the next run.
-        elsewhere: how to choose another folder, for the message.
+    For messages: `what` the lock guards, when this run began, and how to choose another folder.
     """
     lock = FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False)
     holder = {"pid": os.getpid(), "host": platform.node(), "since": since}

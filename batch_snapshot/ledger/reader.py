@@ -59,11 +59,8 @@ def raw_lines(path: Path, *, start: int = 0, after: Line | None = None) -> Itera
 def lines(path: Path, *, start: int = 0, after: Line | None = None, kind: str = "") -> Iterator[Line]:
     """Stream the records of the ledger at `path`. A torn last line and blank lines are skipped.
 
-    Args:
-        path: of the ledger.
-        start: the offset of a line; earlier lines are left out, and not counted.
-        after: only what follows this line, which was read before.
-        kind: only lines of this type as the writer begins them; no other is decoded.
+    `start` is the offset of a line: earlier ones are left out, and not counted. `after` is a line that was
+    read before: only what follows it is read. `kind`: only lines of this type, as the writer begins them.
 
     Raises:
         LedgerError: it cannot be read, or has a line that is no record; the message says where.
