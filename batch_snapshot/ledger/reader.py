@@ -7,7 +7,7 @@ leaves: readers skip them, and what they have torn.
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -56,18 +56,20 @@ def raw_lines(path: Path, *, start: int = 0, after: Line | None = None) -> Itera
             offset += len(raw)
 
 
-def lines(path: Path, *, start: int = 0, after: Line | None = None, kind: str = "") -> Iterator[Line]:
+def lines(
+    path: Path, *, start: int = 0, after: Line | None = None, kinds: Sequence[str] = ()
+) -> Iterator[Line]:
     """Stream the records of the ledger at `path`. A torn last line and blank lines are skipped.
 
     `start` is the offset of a line: earlier ones are left out, and not counted. `after` is a line that was
-    read before: only what follows it is read. `kind`: only lines of this type, as the writer begins them.
+    read before: only what follows it is read. `kinds`: only lines of these types, as the writer begins them.
 
     Raises:
         LedgerError: it cannot be read, or has a line that is no record; the message says where.
     """
-    head = LINE_HEAD + f'{kind}"'.encode() if kind else b""
+    heads = tuple(LINE_HEAD + f'{kind}"'.encode() for kind in kinds) or (b"",)
     for offset, number, raw in _ended_lines(path, start, after):
-        if not raw.startswith(head):
+        if not raw.startswith(heads):
             continue
         try:
             record = codec.decode(raw)
@@ -176,7 +178,7 @@ def head_if_ledger(path: Path) -> Header | None:
 def last_header(path: Path) -> Header | None:
     """The run line of the last invocation; None: no run has begun in the ledger."""
     last = None
-    for line in lines(path, kind="run"):
+    for line in lines(path, kinds=["run"]):
         last = line.record
     return last if isinstance(last, Header) else None
 
@@ -238,17 +240,11 @@ def ending(path: Path) -> LedgerEnd:
     if last and (last.settled or last.outcome in {"deferred", "stopped"}):
         return LedgerEnd(last, not last.settled and last.outcome == "deferred")
     end, header, deferred = None, None, None
-    for _, number, raw in _ended_lines(path):
-        if not any(word in raw[:20] for word in (b'"end"', b'"run"')):
-            continue
-        try:
-            record = codec.decode(raw)
-        except LedgerError as error:
-            raise with_place(path, number, error) from None
-        if isinstance(record, Header):
-            end, header = None, record
-        elif isinstance(record, End):
-            end, deferred = record, _deferred_accounts(record, header, deferred)
+    for line in lines(path, kinds=["run", "end"]):
+        if isinstance(line.record, Header):
+            end, header = None, line.record
+        elif isinstance(line.record, End):
+            end, deferred = line.record, _deferred_accounts(line.record, header, deferred)
     return LedgerEnd(end, deferred=deferred is not None)
 
 

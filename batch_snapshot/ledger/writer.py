@@ -17,9 +17,9 @@ from batch_snapshot.errors import (
     SAME_COMMAND,
     LedgerError,
     LedgerWriteError,
-    StateFolderError,
     StorageError,
     is_path_error,
+    storage_error,
     way_out,
 )
 from batch_snapshot.ledger.reader import LINE_HEAD, LONGEST_LINE, after_hole, head_if_ledger, not_begun
@@ -127,9 +127,7 @@ class Ledger:
             return self._unwritable(error)
         known = os.path.lexists(self.path)
         what, elsewhere = ("written", _COPY) if known else ("created", "name another place with --ledger")
-        return StateFolderError(
-            f"{self.path}: cannot be {what} ({error.strerror or error}); {way_out(error, elsewhere)}"
-        )
+        return storage_error(self.path, f"cannot be {what}", error, elsewhere)
 
     def _unwritable(self, error: OSError) -> LedgerWriteError:
         return LedgerWriteError(
