@@ -86,15 +86,10 @@ def wrapped(text: str, width: int, begin: str = "") -> str:
         kept = line
         for pattern in _UNBROKEN:
             kept = re.sub(pattern, lambda found: found[0].replace(" ", "\0"), kept)
-        broken = textwrap.fill(
-            kept,
-            width,
-            initial_indent=begin,
-            subsequent_indent=indent,
-            break_long_words=False,
-            break_on_hyphens=False,
+        whole_words = textwrap.TextWrapper(
+            width, begin, indent, break_long_words=False, break_on_hyphens=False
         )
-        return broken.replace("\0", " ")
+        return whole_words.fill(kept).replace("\0", " ")
 
     return "\n".join(map(wrap, text.split("\n")))
 

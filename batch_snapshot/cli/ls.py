@@ -36,10 +36,11 @@ def ls_command(folder: Path | None) -> int:
         near = files.nearest(folder, "*/")
         out = f"did you mean {near}?" if near else "name the folder of --ledger, or none for ledgers"
         raise InputError(f"{folder}: there is no such folder; {out}")
-    folder = folder or Path("ledgers")
-    if not folder.exists():
+    folder, ledgers = folder or Path("ledgers"), []
+    if folder.exists():
+        ledgers = list_ledgers(folder)
+    else:
         terminal.warn([f"{folder}: there is no such folder yet; runs make it, or name another one"])
-    ledgers = list_ledgers(folder) if folder.exists() else []
     now = utc_now()
     return terminal.print_outcome(
         lambda: {"folder": str(folder), "ledgers": [_as_json(one, now) for one in ledgers]},

@@ -4,7 +4,8 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -75,9 +76,11 @@ class Notifiers(NamedTuple):
         push = metrics.wanted(os.environ)
         values = gauges(notice, time.time()) if self.metrics_file or push else []
         if self.metrics_file:
-            _attempt("--metrics-file", metrics.write, self.metrics_file, values)
+            with _attempt("--metrics-file"):
+                _warn(metrics.write(self.metrics_file, values))
         if push:
-            _attempt("OpenTelemetry", metrics.push, values, os.environ)
+            with _attempt("OpenTelemetry"):
+                _warn(metrics.push(values, os.environ))
         if messages and (self.webhook or self.topic):
             # An interrupt meanwhile is none of the run, which is over.
             try:
@@ -92,12 +95,8 @@ class Notifiers(NamedTuple):
         from batch_snapshot.notify.notice import as_json
 
         async def send(name: str, work: Callable[[], Awaitable[str | None]]) -> None:
-            try:
-                with anyio.fail_after(MESSAGE_TIMEOUT):
-                    warning = await work()
-            except Exception as error:  # noqa: BLE001 - the run is over and keeps its outcome
-                warning = _failed(name, error)
-            terminal.warn([warning] if warning else [])
+            with _attempt(name), anyio.fail_after(MESSAGE_TIMEOUT):
+                _warn(await work())
 
         async with anyio.create_task_group() as group:
             if self.webhook:
@@ -111,17 +110,17 @@ class Notifiers(NamedTuple):
                 group.start_soon(send, "--notify-sns", partial(sns.publish, self.topic, notice, self.profile))
 
 
-def _attempt(name: str, work: Callable[..., str | None], *about: Any) -> None:
+@contextmanager
+def _attempt(name: str) -> Iterator[None]:
+    """Warn of what fails: the run is over and keeps its outcome."""
     try:
-        warning = work(*about)
-    except Exception as error:  # noqa: BLE001 - the run is over and keeps its outcome
-        warning = _failed(name, error)
-    terminal.warn([warning] if warning else [])
+        yield
+    except Exception as error:  # noqa: BLE001 - its message may quote a secret
+        _warn(f"{name}: failed ({type(error).__name__}); the run is not affected")
 
 
-def _failed(name: str, error: Exception) -> str:
-    # Its message may quote a secret.
-    return f"{name}: failed ({type(error).__name__}); the run is not affected"
+def _warn(text: str | None) -> None:
+    terminal.warn([text] if text else [])
 
 
 def notifiers(command: str, subject: Path, given: Mapping[str, Any]) -> Notifiers:

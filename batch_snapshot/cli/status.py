@@ -83,9 +83,8 @@ def _repair(ledger: Path) -> dict[str, Any]:
     counts = f"{plural(done.kept, 'line')} kept, {done.dropped:,} dropped, {done.added:,} added"
     terminal.say(f"{ledger}: repaired: {counts}, {plural(done.in_doubt, 'row')} in doubt")
     if since:
-        what = "the lost lines may have named rows that no other line names"
-        how = f"run and retry look for a snapshot since {since} before they send such a row"
-        terminal.say(f"  {what}: {how}")
+        what = "  the lost lines may have named rows that no other line names"
+        terminal.say(f"{what}: run and retry look for a snapshot since {since} before they send such a row")
     terminal.say(f"  the ledger as it was: {done.original}")
     return {}
 

@@ -1,7 +1,6 @@
 """What reads have found: by `discover`, as files, text and JSON; and about the snapshots of ledgers."""
 
 import json
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,9 +31,6 @@ UNKNOWN = (
     "opportunities that were made from engagements: the SDK's service model does not know {}; copy a newer "
     "model to ~/.aws/models, or take those from your CRM too"
 )
-
-#: Columns of a wrapped text, and of the labels before it.
-_WIDTH, _LABEL = 79, 14
 
 #: Findings that a text shows.
 SHOWN = 20
@@ -134,10 +130,8 @@ def as_text(found: Discovery, *, updated: bool) -> str:
         lines.append(f"  {name:<13} {taken:>9,} {about[name]}{rest}")
     if counts.active_jobs:
         lines.append(f"  {'active jobs':<13} {counts.active_jobs:>9,} pairs that AWS's own jobs take care of")
-    for text in _cannot_see(found):
-        lines += _wrapped(text, "cannot see")
-    lines.append(calls_text(found))
-    return "\n".join(lines)
+    lines += [f"cannot see    {text}" for text in _cannot_see(found)]
+    return "\n".join([*lines, calls_text(found)])
 
 
 def _cannot_see(found: Discovery) -> list[str]:
@@ -207,14 +201,4 @@ def calls_text(found: Findings | Discovery) -> str:
     more = f", {found.throttled:,} throttled" if found.throttled else ""
     first = f"calls         {sum(found.calls.values()):,} in {found.elapsed_s:,.1f} s{more}"
     each = ", ".join(f"{name} {number:,}" for name, number in sorted(found.calls.items()))
-    return "\n".join([first, *_wrapped(each)])
-
-
-def _wrapped(text: str, label: str = "") -> list[str]:
-    return textwrap.wrap(
-        text,
-        _WIDTH,
-        initial_indent=f"{label:<{_LABEL}}",
-        subsequent_indent=" " * _LABEL,
-        break_on_hyphens=False,
-    )
+    return f"{first}\n{' ' * 14}{each}" if each else first

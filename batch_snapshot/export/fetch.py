@@ -7,6 +7,7 @@ command continues after a crash.
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +72,10 @@ async def export(
 def export_files(ledgers: Sequence[Path], folder: Path) -> dict[Path, Path]:
     """The file of each ledger's export: its name, after as many of its folders as tell it from the others."""
     parts = {ledger: (*files.resolved(ledger).parts[1:-1], ledger.stem) for ledger in ledgers}
-    depths = dict.fromkeys(parts, 1)
-    while True:
-        names = {ledger: "-".join(parts[ledger][-depth:]) for ledger, depth in depths.items()}
-        used = Counter(names.values())
-        alike = [one for one in names if used[names[one]] > 1 and depths[one] < len(parts[one])]
-        if not alike:
-            return {ledger: folder / f"{name}.ndjson" for ledger, name in names.items()}
-        depths.update({ledger: depths[ledger] + 1 for ledger in alike})
+    ends = {ledger: [one[-depth:] for depth in range(1, len(one) + 1)] for ledger, one in parts.items()}
+    used = Counter(chain(*ends.values()))
+    names = {ledger: next((end for end in each if used[end] == 1), each[-1]) for ledger, each in ends.items()}
+    return {ledger: folder / f"{'-'.join(name)}.ndjson" for ledger, name in names.items()}
 
 
 def plan(ledgers: Sequence[Path], output: Path, form: str | None) -> tuple[str, dict[Path, list[Path]]]:

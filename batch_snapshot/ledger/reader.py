@@ -137,10 +137,7 @@ def repair_command(path: Path) -> str:
 
 
 def not_begun(path: Path, then: str = SAME_COMMAND) -> LedgerError:
-    """The error for a file that begins with zeros: the first line is synced before any row is sent.
-
-    It may be another program's, so nothing but a person may replace it.
-    """
+    """The error for zeros at the beginning: the first line of a ledger is synced before any row is sent."""
     names = shlex.join(["mv", str(path), f"{path}.original"])
     return LedgerError(
         f"{path}: its first line holds zeros; if the power was cut as it was begun, nothing was sent: move "
