@@ -127,9 +127,10 @@ def names(pid: int) -> str:
     return json.dumps({"pid": pid, "host": platform.node(), "since": SINCE})
 
 
-@pytest.mark.parametrize(
-    "left", ["", "{", "[]", '{"pid": "many"}', "\0\0\0", names(1), names(os.getpid()), names(10**30)]
-)
+LEFT = ["", "{", "[]", '{"pid": "many"}', "\0\0\0", names(1), names(os.getpid()), names(10**30)]
+
+
+@pytest.mark.parametrize("left", LEFT, ids=range(len(LEFT)))
 def test_a_lock_file_with_any_content_can_be_locked(path, left):
     """Process ids are reused, and files are edited."""
     path.parent.mkdir()
