@@ -160,15 +160,3 @@ class SectionedGroup(click.Group):
         from batch_snapshot.cli import help_page
 
         return help_page.of_group(self, ctx)
-
-
-def command(
-    short_help: str, *examples: str, interrupt_note: str = ""
-) -> Callable[[Callable[..., Any]], SectionedCommand]:
-    """Make a command of a function NAME_command.
-
-    Its help shows the examples, and `interrupt_note` follows "interrupted (SIGINT)".
-    """
-    return click.command(
-        cls=SectionedCommand, short_help=short_help, examples=examples, interrupt_note=interrupt_note
-    )

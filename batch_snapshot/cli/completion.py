@@ -2,11 +2,11 @@
 
 import click
 
-from batch_snapshot.cli.command import command
+from batch_snapshot.cli import options
 from batch_snapshot.cli.terminal import PROG
 
 
-@command(
+@options.command(
     "Print completions for bash, zsh or fish.",
     "batch-snapshot completion bash > ~/.local/share/bash-completion/completions/batch-snapshot",
     'batch-snapshot completion zsh > "${fpath[1]}/_batch-snapshot"',

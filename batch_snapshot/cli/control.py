@@ -5,10 +5,9 @@ from pathlib import Path
 import click
 
 from batch_snapshot.cli import options, terminal
-from batch_snapshot.cli.command import command
 
 
-@command(
+@options.command(
     "Pause, resume, slow down or end a run while it goes on.",
     "batch-snapshot control ledgers/backfill.ndjson pause",
     "batch-snapshot control ledgers/backfill.ndjson resume",

@@ -8,12 +8,11 @@ from click.core import ParameterSource
 
 from batch_snapshot import files
 from batch_snapshot.cli import options, params, reading, terminal
-from batch_snapshot.cli.command import command
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 
 
-@command(
+@options.command(
     "Compare the ledgers of two nights, or what their snapshots say.",
     "batch-snapshot diff ledgers/night-1.ndjson ledgers/night-2.ndjson",
     "batch-snapshot diff --payload ledgers/night-1.ndjson ledgers/night-2.ndjson",

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batch_snapshot.cli import options, reading, terminal
-from batch_snapshot.cli.command import command
 from batch_snapshot.errors import InputError
 from batch_snapshot.operations import SNAPSHOT, SOURCES
 
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from batch_snapshot.manifest.filters import Filters
 
 
-@command(
+@options.command(
     "Make a manifest out of the service's own lists.",
     "batch-snapshot discover --catalog Sandbox --output found.yaml --stage Committed,Launched",
     "batch-snapshot discover --catalog Sandbox --update found.yaml",

@@ -6,10 +6,9 @@ from typing import Any
 import click
 
 from batch_snapshot.cli import options, params, reading, terminal
-from batch_snapshot.cli.command import command
 
 
-@command(
+@options.command(
     "Fetch what snapshots say, as NDJSON, CSV or Parquet.",
     "batch-snapshot export ledgers/backfill.ndjson --output snapshots.ndjson",
     "batch-snapshot export ledgers/*.ndjson --output snapshots --format csv",

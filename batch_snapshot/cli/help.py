@@ -2,10 +2,10 @@
 
 import click
 
-from batch_snapshot.cli.command import command
+from batch_snapshot.cli import options
 
 
-@command("Show the help of a command.", "batch-snapshot help run")
+@options.command("Show the help of a command.", "batch-snapshot help run")
 @click.argument("command", required=False)
 @click.pass_context
 def help_command(context: click.Context, command: str | None) -> None:

@@ -7,11 +7,10 @@ from pathlib import Path
 import click
 
 from batch_snapshot.cli import options, params, terminal
-from batch_snapshot.cli.command import command
 from batch_snapshot.errors import InputError, way_out
 
 
-@command(
+@options.command(
     "Write a commented manifest to start from.",
     "batch-snapshot init backfill.yaml",
     "batch-snapshot init backfill.yaml --from pairs.csv",

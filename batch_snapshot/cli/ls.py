@@ -8,7 +8,6 @@ import click
 
 from batch_snapshot import files
 from batch_snapshot.cli import options, params, terminal
-from batch_snapshot.cli.command import command
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 from batch_snapshot.text import UNITS, timestamp
@@ -21,7 +20,7 @@ _STATES = ("succeeded", "failed", "in_doubt", "unattempted")
 _RIGHT = range(2, 7)
 
 
-@command(
+@options.command(
     "List ledgers: outcome, counts and age.",
     "batch-snapshot ls",
     "batch-snapshot ls /srv/ledgers --format json | jq '.ledgers[] | select(.counts.failed > 0) | .ledger'",

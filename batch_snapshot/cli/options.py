@@ -1,4 +1,4 @@
-"""How options are declared, the options that commands share, and what flags mean for a run."""
+"""How commands and options are declared, the options that commands share, and what flags mean for a run."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from batch_snapshot.cli import params
-from batch_snapshot.cli.command import SECTIONS, Option, OptionalValueOption
+from batch_snapshot.cli.command import SECTIONS, Option, OptionalValueOption, SectionedCommand
 from batch_snapshot.cli.params import duration_text
 from batch_snapshot.cli.terminal import Reporter
 from batch_snapshot.config.options import BUDGET, DEFAULT_SETTINGS, Options
@@ -39,6 +39,18 @@ _TYPES: dict[str, Any] = {
 
 LEDGER = click.argument("ledger", type=params.LEDGER)
 MANIFEST = click.argument("manifest", type=params.MANIFEST)
+
+
+def command(
+    short_help: str, *examples: str, interrupt_note: str = ""
+) -> Callable[[Callable[..., Any]], SectionedCommand]:
+    """Make a command of a function NAME_command.
+
+    Its help shows the examples, and `interrupt_note` follows "interrupted (SIGINT)".
+    """
+    return click.command(
+        cls=SectionedCommand, short_help=short_help, examples=examples, interrupt_note=interrupt_note
+    )
 
 
 def table(text: str, **more: Mapping[str, Any]) -> Decorator:

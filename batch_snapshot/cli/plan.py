@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from batch_snapshot.cli import invocation, options
-from batch_snapshot.cli.command import command
 
 
-@command(
+@options.command(
     "Show what a run would do without calling AWS.",
     "batch-snapshot plan backfill.yaml --daily-quota 10000 --rate 1",
 )

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batch_snapshot.cli import options, params, terminal
-from batch_snapshot.cli.command import command
 from batch_snapshot.clock import utc_now
 
 if TYPE_CHECKING:
     from batch_snapshot.ledger.prune import Pruned
 
 
-@command(
+@options.command(
     "Remove old ledgers that fully succeeded.",
     "batch-snapshot prune ledgers --keep 30 --dry-run",
 )

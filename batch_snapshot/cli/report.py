@@ -3,13 +3,12 @@
 from pathlib import Path
 
 from batch_snapshot.cli import options, terminal
-from batch_snapshot.cli.command import command
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 from batch_snapshot.text import plural
 
 
-@command(
+@options.command(
     "Make a page or tables of a ledger.",
     "batch-snapshot report ledgers/backfill.ndjson --html backfill.html",
     "batch-snapshot report ledgers/backfill.ndjson --csv backfill/",

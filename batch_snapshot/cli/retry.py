@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from batch_snapshot import paths
 from batch_snapshot.cli import invocation, notify, options, params, terminal
-from batch_snapshot.cli.command import command
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from batch_snapshot.ledger.history import History
 
 
-@command(
+@options.command(
     "Try failed rows again, from the ledger alone.",
     "batch-snapshot retry ledgers/backfill.ndjson",
     "batch-snapshot retry ledgers/backfill.ndjson --only denied",

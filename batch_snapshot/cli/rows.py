@@ -6,14 +6,13 @@ from typing import IO
 
 from batch_snapshot import redaction
 from batch_snapshot.cli import options, terminal
-from batch_snapshot.cli.command import command
 from batch_snapshot.errors import InputError
 from batch_snapshot.models import Skip, Status
 
 STATUSES = (*(status.value for status in Status), "unattempted", *(reason.value for reason in Skip))
 
 
-@command(
+@options.command(
     "Print the rows of a ledger with their last state.",
     "batch-snapshot rows ledgers/backfill.ndjson > rows.csv",
     "batch-snapshot rows ledgers/backfill.ndjson --status failed,in_doubt --format ndjson | jq .message",

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from batch_snapshot.cli import invocation, notify, options, params
-from batch_snapshot.cli.command import command
 from batch_snapshot.config.options import RESUME_WITHIN
 
 
-@command(
+@options.command(
     "Create the snapshots that a manifest lists, or resume.",
     "batch-snapshot run backfill.yaml --limit 10",
     "batch-snapshot run backfill.yaml --max-duration 6h",

@@ -9,7 +9,6 @@ import click
 
 from batch_snapshot import __version__
 from batch_snapshot.cli import notify, options, terminal
-from batch_snapshot.cli.command import command
 from batch_snapshot.cli.retry import retry_command
 from batch_snapshot.errors import InputError
 from batch_snapshot.files import make_folder, resolved
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from batch_snapshot.schedule import File
 
 
-@command(
+@options.command(
     "Print unit files for nightly runs.",
     "batch-snapshot schedule systemd nightly.yaml --at 02:17 --output units",
     "batch-snapshot schedule cron nightly.yaml -- --max-duration 6h --wait",

@@ -8,7 +8,6 @@ from click.core import ParameterSource
 
 from batch_snapshot import interrupts
 from batch_snapshot.cli import options, params, terminal
-from batch_snapshot.cli.command import command
 from batch_snapshot.errors import InputError
 from batch_snapshot.text import plural
 
@@ -31,7 +30,7 @@ def _change(text: str) -> tuple[float, float]:
         raise click.BadParameter(f"{rate!r} is not a rate; write RATE@TIME, such as 10@20s") from None
 
 
-@command(
+@options.command(
     "Serve a simulated API on this machine.",
     "batch-snapshot simulate --rate 20 --burst 20 --latency 80ms",
     "batch-snapshot simulate --faults internal=0.05,reset-after=0.1 --state world.ndjson",

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from batch_snapshot import interrupts
 from batch_snapshot.cli import options, terminal
-from batch_snapshot.cli.command import command
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 from batch_snapshot.text import plural, timestamp
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 LOOK_EVERY = 0.5
 
 
-@command(
+@options.command(
     "Show what became of the rows, also while a run is active.",
     "batch-snapshot status ledgers/backfill.ndjson --watch",
     "batch-snapshot status ledgers/backfill.ndjson --format json | jq .counts",

@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batch_snapshot.cli import options, terminal
-from batch_snapshot.cli.command import command
 from batch_snapshot.text import plural
 
 if TYPE_CHECKING:
     from batch_snapshot.manifest import Manifest
 
 
-@command(
+@options.command(
     "Check a manifest, offline.",
     "batch-snapshot validate backfill.yaml",
     "batch-snapshot validate backfill.yaml --format json | jq .problems",

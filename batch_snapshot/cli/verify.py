@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from batch_snapshot.cli import options, reading, terminal
-from batch_snapshot.cli.command import command
 
 
-@command(
+@options.command(
     "Compare a ledger with the service.",
     "batch-snapshot verify ledgers/backfill.ndjson",
     "batch-snapshot verify ledgers/backfill.ndjson --sample 100 --format json",

@@ -9,14 +9,13 @@ import click
 
 from batch_snapshot import interrupts
 from batch_snapshot.cli import options, params, terminal
-from batch_snapshot.cli.command import command
 from batch_snapshot.errors import InputError, LedgerError
 
 #: The token of the page's address; if it is not set, addresses beyond loopback get a new one.
 TOKEN = "BATCH_SNAPSHOT_SERVE_TOKEN"  # noqa: S105 - a name
 
 
-@command(
+@options.command(
     "Show a ledger live in a browser.",
     "batch-snapshot watch ledgers/backfill.ndjson",
     "batch-snapshot watch ledgers --serve 127.0.0.1:9000",
