@@ -1,6 +1,7 @@
 """`status`: what became of the rows of a ledger; check, watch and repair it."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,20 +93,12 @@ def _watch(watched: "LedgerWatch", interval: float | None) -> None:
     """Show the progress until the run is over: in place on a terminal, else in lines."""
     from batch_snapshot.reporting.progress import line_gap
 
-    if terminal.current_reporter().log_format == "json" or not terminal.can_draw():
+    drawn = terminal.current_reporter().log_format == "text" and terminal.can_draw()
+    with terminal.screen() if drawn else nullcontext() as screen:
         while watched.running:
             frame = watched.frame()
-            terminal.log_frame(frame)
-            _wait(watched, line_gap(frame.elapsed, interval))
-        return
-    with terminal.screen() as screen:
-        while watched.running:
-            screen.show(watched.frame())
-            _wait(watched, LOOK_EVERY)
-
-
-def _wait(watched: "LedgerWatch", seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while watched.running and (left := until - time.monotonic()) > 0:
-        time.sleep(min(left, LOOK_EVERY))
-        watched.refresh()
+            (screen.show if screen else terminal.log_frame)(frame)
+            until = time.monotonic() + (LOOK_EVERY if drawn else line_gap(frame.elapsed, interval))
+            while watched.running and (left := until - time.monotonic()) > 0:
+                time.sleep(min(left, LOOK_EVERY))
+                watched.refresh()

@@ -137,8 +137,10 @@ def repair(path: Path, now: datetime) -> Repaired:
         raise InputError(f"{path}: is no file; name a ledger that a run has written")
     path = path.resolve()
     with locks.hold(paths.ledger_lock(path), what=str(path), since=timestamp(now)):
-        if whole := _whole_history(path):
-            return Repaired(kept=sum(1 for _ in reader.lines(path)), in_doubt=whole.counts()[Status.IN_DOUBT])
+        with suppress(LedgerError):
+            if (whole := reader.whole_history_of(path)).first:
+                lines = sum(1 for _ in reader.lines(path))
+                return Repaired(kept=lines, in_doubt=whole.counts()[Status.IN_DOUBT])
         try:
             with files.atomic_write(path, 0o600) as file:
                 done = _rewrite(path, file, now)
@@ -147,13 +149,6 @@ def repair(path: Path, now: datetime) -> Repaired:
             out = way_out(error, "copy the ledger elsewhere and repair the copy")
             raise StorageError(f"{path}: cannot be repaired ({error.strerror or error}); {out}") from None
         return done
-
-
-def _whole_history(path: Path) -> History | None:
-    with suppress(LedgerError):
-        history = reader.whole_history_of(path)
-        return history if history.first else None
-    return None
 
 
 def _rewrite(path: Path, file: IO[bytes], now: datetime) -> Repaired:
