@@ -54,6 +54,40 @@ async def create(url: str, number: int) -> tuple[int, dict[str, str]]:
 # -- creating and tokens ---------------------------------------------------------------------------
 
 
+CONFLICT, THROTTLED = "ConflictException", "ThrottlingException"
+FIRST_TOKEN = {"rate": 1, "burst": 1, "token_check": "first"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "expected", "made"),
+    [
+        ({}, ["t1", "t1", ("t1", {"ResourceIdentifier": "O2"})], [1, 1, CONFLICT], 1),
+        ({"replay": "conflict"}, ["t1", "t1"], [1, CONFLICT], 1),
+        ({"forget_after": 600}, ["t1", 599.9, "t1", 0.2, "t1"], [1, 1, 2], 2),
+        ({"unchanged": "same"}, ["t1", "t2", "t2", None, "t3", "t4", "t2"], [1, 1, 1, 2, 2, 1], 2),
+        ({"unchanged": "conflict"}, ["t1", "t1", "t2", None, "t2"], [1, 1, CONFLICT, 2], 2),
+        (FIRST_TOKEN, ["t1", "t1"], [1, 1], 1),
+        ({**FIRST_TOKEN, "token_check": "last"}, ["t1", "t1"], [1, THROTTLED], 1),
+    ],
+)
+async def test_a_token_is_remembered_for_its_request(settings, steps, expected, made):
+    """Each step is a token, perhaps with other parameters, seconds that pass, or None: a change of O1."""
+    clock, revisions = Clock(), []
+    async with service(SimulatorSettings(**settings), now=clock) as api:
+        for step in steps:
+            if step is None:
+                api.simulator.touch("O1")
+            elif isinstance(step, float):
+                clock.at += step
+            else:
+                token, changes = step if isinstance(step, tuple) else (step, {})
+                try:
+                    revisions.append((await api.create(token, **changes))["Revision"])
+                except ClientError as error:
+                    revisions.append(error.response["Error"]["Code"])
+        assert (revisions, len(api.simulator.snapshots)) == (expected, made)
+
+
 async def test_revisions_count_by_pair_and_template():
     async with service() as api:
         answers = [
@@ -71,63 +105,6 @@ async def test_revisions_count_by_pair_and_template():
         assert answers[0]["ResponseMetadata"]["RequestId"]
         tokens = [snapshot.client_token for snapshot in api.simulator.snapshots]
         assert tokens == ["t1", "t2", "t3", "t4", "t5"]
-
-
-async def test_a_remembered_token_replays():
-    async with service() as api:
-        once, again = await api.create("t1"), await api.create("t1")
-        assert (once["Arn"], once["Revision"]) == (again["Arn"], again["Revision"])
-        assert len(api.simulator.snapshots) == 1
-        assert [call.answer for call in api.simulator.log] == ["ok", "replay"]
-
-
-async def test_a_token_with_other_parameters_conflicts():
-    async with service() as api:
-        await api.create("t1")
-        assert await outcome(api.create("t1", ResourceIdentifier="O2")) == "ConflictException"
-        assert len(api.simulator.snapshots) == 1
-
-
-async def test_a_replay_can_conflict():
-    async with service(SimulatorSettings(replay="conflict")) as api:
-        await api.create("t1")
-        assert await outcome(api.create("t1")) == "ConflictException"
-
-
-async def test_tokens_are_forgotten():
-    clock = Clock()
-    async with service(SimulatorSettings(forget_after=600), now=clock) as api:
-        await api.create("t1")
-        clock.at += 599.9
-        assert (await api.create("t1"))["Revision"] == 1
-        clock.at += 0.2
-        assert (await api.create("t1"))["Revision"] == 2
-
-
-async def test_an_unchanged_resource_can_keep_its_revision():
-    async with service(SimulatorSettings(unchanged="same"), now=Clock()) as api:
-        revisions = [(await api.create(token))["Revision"] for token in ("t1", "t2", "t2")]
-        api.simulator.touch("O1")
-        revisions += [(await api.create(token))["Revision"] for token in ("t3", "t4", "t2")]
-        assert revisions == [1, 1, 1, 2, 2, 1]
-        assert len(api.simulator.snapshots) == 2
-
-
-async def test_an_unchanged_resource_can_conflict():
-    async with service(SimulatorSettings(unchanged="conflict")) as api:
-        await api.create("t1")
-        assert (await api.create("t1"))["Revision"] == 1
-        assert await outcome(api.create("t2")) == "ConflictException"
-        api.simulator.touch("O1")
-        assert (await api.create("t2"))["Revision"] == 2
-
-
-@pytest.mark.parametrize(("check", "second"), [("first", "replay"), ("last", "ThrottlingException")])
-async def test_tokens_are_checked_before_or_after_throttling(check, second):
-    async with service(SimulatorSettings(rate=1, burst=1, token_check=check), now=Clock()) as api:
-        assert await outcome(api.create("t1")) is None
-        assert await outcome(api.create("t1")) == (None if second == "replay" else second)
-        assert [call.answer for call in api.simulator.log] == ["ok", second]
 
 
 # -- refusals --------------------------------------------------------------------------------------
@@ -229,18 +206,6 @@ async def test_an_operation_is_named_by_path_or_header(path, changed, code):
         assert said.get("__type", "").rpartition("#")[2] == (code or "")
         made = served.simulator.record()["snapshots"]
         assert len(made) == (0 if code or path == "/ListEngagements" else 1)
-
-
-async def test_token_is_the_same_by_path_and_by_header():
-    async with service() as served:
-        headers = signed(served.url)
-        answers = []
-        async with aiohttp.ClientSession() as client:
-            for path in ("/", f"/{CREATE}"):
-                async with client.post(served.url + path, data=json.dumps(BODY), headers=headers) as answer:
-                    answers.append(json.loads(await answer.read()))
-        assert answers[0] == answers[1]
-        assert answers[0]["Revision"] == 1
 
 
 @pytest.mark.parametrize(
@@ -840,14 +805,15 @@ async def test_it_serves_until_cancelled():
 async def test_the_record():
     async with service() as api:
         await api.create("t1")
+        await api.create("t1")
         async with aiohttp.ClientSession() as client:
             record = await (await client.get(f"{api.url}/_simulator/record")).json()
             assert "log" not in record
             logged = await (await client.get(f"{api.url}/_simulator/record?log=1")).json()
         assert record == json.loads(json.dumps(api.simulator.record()))
-        assert record["calls"] == {CREATE: 1}
+        assert record["calls"] == {CREATE: 2}
         assert record["snapshots"][0]["engagement"] == ENGAGEMENT
-        assert [call["answer"] for call in logged["log"]] == ["ok"]
+        assert [call["answer"] for call in logged["log"]] == ["ok", "replay"]
 
 
 async def test_overlaps_of_a_pair_are_counted():
