@@ -8,7 +8,6 @@ import tomllib
 
 import pytest
 import yaml
-from check_jsonschema import main as check_jsonschema
 from click.testing import CliRunner
 
 from tests import ROOT
@@ -45,6 +44,8 @@ def commands():
     [*(("github-workflows", f"workflows/{name}") for name in WORKFLOWS), ("dependabot", "dependabot.yml")],
 )
 def test_file_is_valid_by_githubs_schema(schema, file):
+    from check_jsonschema import main as check_jsonschema  # its imports take long
+
     done = CliRunner().invoke(check_jsonschema, ["--builtin-schema", f"vendor.{schema}", str(GITHUB / file)])
     assert done.exit_code == 0, done.output
 
