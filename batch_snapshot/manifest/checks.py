@@ -35,7 +35,7 @@ def check_name(text: str, what: str = "name") -> str | None:
 
 
 def name(what: str) -> Check:
-    return Check(lambda text: check_name(text, what), lambda: pattern_schema(NAME))
+    return Check(lambda text: check_name(text, what), lambda: pattern_schema(NOT_DOTS + NAME))
 
 
 def shape(what: str, shapes: Callable[[], Mapping[str, Shape]], parameter: str, hint: str) -> Check:
@@ -86,12 +86,6 @@ def like(what: str, pattern: str, fault: str) -> Check:
 def pattern_schema(pattern: str) -> dict[str, Any]:
     """JSON Schema of a text that matches as a whole; a schema's pattern may match anywhere in it."""
     return {"type": "string", "pattern": f"^(?:{pattern})$"}
-
-
-def check_profile(text: str) -> str | None:
-    if text.isprintable() and len(text) <= 256:
-        return None
-    return f"profile {quoted(text)} is not a profile name: one line of up to 256 printable characters"
 
 
 def check_endpoint_url(text: str) -> str | None:

@@ -64,10 +64,8 @@ def text_checks(section: Sequence[ManifestKey]) -> dict[str, Check]:
     return {key.name: key.check for key in section if key.check is not None}
 
 
-_NAME = Check(checks.check_name, lambda: checks.pattern_schema(checks.NOT_DOTS + checks.NAME))
 _ENGAGEMENT = checks.shape("engagement", row_input, "engagement", "an engagement id, e.g. eng-0123456789abcd")
 _RESOURCE = checks.shape("resource", row_input, "resource", "an opportunity id, e.g. O1234567")
-_PROFILE = Check(checks.check_profile, lambda: checks.pattern_schema(r"[^\x00-\x1f\x7f]{1,256}"))
 _ENDPOINT_URL = Check(checks.check_endpoint_url, lambda: checks.pattern_schema(r"https?://[^/@\s]+(?:/\S*)?"))
 _ROLE_ARN = "arn:aws:iam::123456789012:role/Snapshot"
 
@@ -76,7 +74,7 @@ TOP = (
     ManifestKey(
         "name",
         "What the manifest is called: ledger and locks bear this name.",
-        check=_NAME,
+        check=checks.name("name"),
         examples=("nightly-opportunities",),
     ),
     ManifestKey("defaults", "What a pair that says nothing else gets.", ValueType.SECTION),
@@ -196,7 +194,11 @@ ACCOUNT = (
     ManifestKey(
         "profile",
         "A profile of the AWS configuration.",
-        check=_PROFILE,
+        check=checks.like(
+            "profile",
+            r"[^\x00-\x1f\x7f]{1,256}",
+            "is not a profile name: one line of up to 256 printable characters",
+        ),
         examples=("partner",),
         sample=("partner", "the credentials that assume the role"),
     ),
