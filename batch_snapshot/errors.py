@@ -156,7 +156,12 @@ class LedgerWriteError(StorageError):
     """A line could not be made durable, so no further call was made."""
 
 
+def file_error(path: object, error: OSError, elsewhere: str, what: str = "cannot be written") -> str:
+    """One line: what failed, why, and the way out; for `elsewhere` see `way_out`."""
+    return f"{path}: {what} ({error.strerror or error}); {way_out(error, elsewhere)}"
+
+
 def storage_error(path: object, what: str, error: OSError, elsewhere: str) -> StorageError:
-    """The error for a file of the state folder or a ledger: `what` failed; for `elsewhere` see `way_out`."""
-    line = f"{path}: {what} ({error.strerror or error}); {way_out(error, elsewhere)}"
+    """The error for a file of the state folder or a ledger."""
+    line = file_error(path, error, elsewhere, what)
     return StateFolderError(line) if is_path_error(error) else StorageError(f"{line}, {SAME_COMMAND}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from batch_snapshot.cli import options, params, terminal
-from batch_snapshot.errors import InputError, way_out
+from batch_snapshot.errors import InputError, file_error
 
 
 @options.command(
@@ -46,7 +46,6 @@ def init_command(file: Path | None, name: str | None, pairs: Path | None) -> Non
     except FileExistsError:
         raise InputError(f"{file}: already exists: name another file, or remove it first") from None
     except OSError as error:
-        how = way_out(error, "name another file")
-        raise InputError(f"{file}: cannot be written ({error.strerror}); {how}") from None
+        raise InputError(file_error(file, error, "name another file")) from None
     word = shlex.quote(str(file))
     terminal.log(f"{file}: written; try it without AWS: batch-snapshot run {word} --simulate")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from batch_snapshot import files, paths
-from batch_snapshot.errors import SAME_COMMAND, InputError, StateFolderError, StorageError, way_out
+from batch_snapshot.errors import SAME_COMMAND, InputError, StateFolderError, StorageError, file_error
 from batch_snapshot.ledger import locks
 from batch_snapshot.models import Row
 from batch_snapshot.text import timestamp
@@ -55,7 +55,7 @@ class ExportFile:
                 os.fchmod(self._fd, 0o600)
                 files.sync_folder(self.path.parent)
             except OSError as error:
-                raise StateFolderError(self._unwritable(error)) from None
+                raise StateFolderError(file_error(self.path, error, "name another --output")) from None
             for record, end in positions(self.path):
                 _check_fields(self.path, self._fields, record)
                 self._size = end
@@ -106,15 +106,13 @@ class ExportFile:
         try:
             yield
         except OSError as error:
-            self._failed = StorageError(f"{self._unwritable(error)}, {SAME_COMMAND}")
+            self._failed = StorageError(
+                f"{file_error(self.path, error, 'name another --output')}, {SAME_COMMAND}"
+            )
             with suppress(OSError):
                 self._disk.truncate(self._fd, self._size)
                 self._disk.sync(self._fd)  # else a power cut may bring the rest back, under later lines
             raise self._failed from None
-
-    def _unwritable(self, error: OSError) -> str:
-        out = way_out(error, "name another --output")
-        return f"{self.path}: cannot be written ({error.strerror or error}); {out}"
 
 
 def check(path: Path, fields: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from batch_snapshot import files
-from batch_snapshot.errors import InputError, StorageError, install_command, way_out
+from batch_snapshot.errors import InputError, StorageError, file_error, install_command
 from batch_snapshot.export.records import positions
 from batch_snapshot.manifest import service_model
 from batch_snapshot.models import Row
@@ -118,8 +118,7 @@ def private_file(path: Path, flag: str) -> Iterator[IO[bytes]]:
         with files.atomic_write(path, 0o600) as file:
             yield file
     except OSError as error:
-        out = way_out(error, f"name another {flag}")
-        raise StorageError(f"{path}: cannot be written ({error.strerror or error}); {out}") from None
+        raise StorageError(file_error(path, error, f"name another {flag}")) from None
 
 
 def _row(record: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str, Any]:

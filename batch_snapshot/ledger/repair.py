@@ -21,7 +21,7 @@ from typing import IO, NamedTuple
 from msgspec.structs import replace
 
 from batch_snapshot import __version__, files, paths
-from batch_snapshot.errors import DamagedError, InputError, LedgerError, StorageError, way_out
+from batch_snapshot.errors import DamagedError, InputError, LedgerError, StorageError, file_error
 from batch_snapshot.ledger import codec, locks, reader
 from batch_snapshot.ledger.history import History
 from batch_snapshot.ledger.records import (
@@ -146,8 +146,8 @@ def repair(path: Path, now: datetime) -> Repaired:
                 done = _rewrite(path, file, now)
                 done.original = _keep_original(path)
         except OSError as error:
-            out = way_out(error, "copy the ledger elsewhere and repair the copy")
-            raise StorageError(f"{path}: cannot be repaired ({error.strerror or error}); {out}") from None
+            elsewhere = "copy the ledger elsewhere and repair the copy"
+            raise StorageError(file_error(path, error, elsewhere, "cannot be repaired")) from None
         return done
 
 

@@ -18,9 +18,9 @@ from batch_snapshot.errors import (
     LedgerError,
     LedgerWriteError,
     StorageError,
+    file_error,
     is_path_error,
     storage_error,
-    way_out,
 )
 from batch_snapshot.ledger.reader import LINE_HEAD, LONGEST_LINE, after_hole, head_if_ledger, not_begun
 
@@ -130,10 +130,7 @@ class Ledger:
         return storage_error(self.path, f"cannot be {what}", error, elsewhere)
 
     def _unwritable(self, error: OSError) -> LedgerWriteError:
-        return LedgerWriteError(
-            f"{self.path}: cannot be written ({error.strerror or error}); "
-            f"{way_out(error, _COPY)}, {SAME_COMMAND}"
-        )
+        return LedgerWriteError(f"{file_error(self.path, error, _COPY)}, {SAME_COMMAND}")
 
 
 def _open(path: Path) -> int:

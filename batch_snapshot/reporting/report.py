@@ -10,7 +10,7 @@ from typing import IO
 
 from batch_snapshot import manifest
 from batch_snapshot.engine.limits import AccountForecast
-from batch_snapshot.errors import InputError, ManifestError, way_out
+from batch_snapshot.errors import InputError, ManifestError, file_error
 from batch_snapshot.files import atomic_write_text, make_folder, resolved
 from batch_snapshot.ledger import reader
 from batch_snapshot.ledger.diff import Difference
@@ -161,6 +161,4 @@ def replacing(data: ReportData, file: Path, mark: str = "") -> Iterator[IO[str]]
             out.write(mark)
             yield out
     except OSError as error:
-        raise InputError(
-            f"{file}: cannot be written ({error.strerror or error}); {way_out(error, 'name another place')}"
-        ) from None
+        raise InputError(file_error(file, error, "name another place")) from None
