@@ -17,7 +17,6 @@ from batch_snapshot.models import Account
 from batch_snapshot.paths import (
     account_lock,
     dated_ledgers,
-    ledger_lock,
     ledger_path,
     ledger_pattern,
     simulated_name,
@@ -28,6 +27,7 @@ from tests.support.strategies import header, patient
 
 HOME = Path("/home/ann")
 DAY = datetime(2026, 3, 1, 23, 59, tzinfo=UTC)
+DAYS = [DAY - timedelta(days=days) for days in range(3)]
 
 # ---- the state folder
 
@@ -59,9 +59,6 @@ def test_the_state_folder_is_the_first_that_is_named(given_, environ: Mapping[st
 def test_the_default_ledger_has_no_date_and_a_simulation_has_its_own():
     assert ledger_pattern(None, simulated=False) == "ledgers/{name}.ndjson"
     assert ledger_pattern(None, simulated=True) == "ledgers/{name}.simulated.ndjson"
-
-
-def test_a_ledger_that_is_given_is_taken_as_it_is():
     assert ledger_pattern("x-{name}-{date}.ndjson", simulated=False) == "x-{name}-{date}.ndjson"
 
 
@@ -109,76 +106,60 @@ def test_a_pattern_means_a_path_for_a_name_and_a_day(pattern, path):
 # ---- ledgers of other days
 
 
-def made(folder: Path, *names: str) -> Path:
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")
-    return folder
-
-
-def found(pattern: str, name: str = "nightly") -> list[str]:
-    return [path.name for path in dated_ledgers(pattern, name)]
-
-
-def test_dated_ledgers_come_newest_first(tmp_path):
-    made(tmp_path, "nightly-2026-02-28.ndjson", "nightly-2026-03-01.ndjson", "nightly-2025-12-31.ndjson")
-    assert found(f"{tmp_path}/{{name}}-{{date}}.ndjson") == [
-        "nightly-2026-03-01.ndjson",
-        "nightly-2026-02-28.ndjson",
-        "nightly-2025-12-31.ndjson",
-    ]
+NAMED = "{name}-{date}.ndjson"
+MARCH, FEBRUARY, LAST = (f"nightly-{day}.ndjson" for day in ("2026-03-01", "2026-02-28", "2025-12-31"))
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("pattern", "files", "found"),
     [
-        "nightly-2026-03-01.ndjson.lock",
-        "nightly-2026-03-01.csv",
-        "nightly-2026-3-1.ndjson",
-        "nightly-today.ndjson",
-        "nightly-abcd-ef-gh.ndjson",
-        "nightly-.ndjson",
-        "nightly.ndjson",
-        "weekly-2026-03-01.ndjson",
-        "my-nightly-2026-03-01.ndjson",
-        "nightly-2026-03-01-2.ndjson",
-        "nightly-2026-03-01",
-        "nightly-12026-03-01.ndjson",
+        (NAMED, [FEBRUARY, MARCH, LAST], [MARCH, FEBRUARY, LAST]),
+        *(
+            (NAMED, [other, MARCH], [MARCH])
+            for other in (
+                f"{MARCH}.lock",
+                "nightly-2026-03-01.csv",
+                "nightly-2026-3-1.ndjson",
+                "nightly-today.ndjson",
+                "nightly-abcd-ef-gh.ndjson",
+                "nightly-.ndjson",
+                "nightly.ndjson",
+                "weekly-2026-03-01.ndjson",
+                "my-nightly-2026-03-01.ndjson",
+                "nightly-2026-03-01-2.ndjson",
+                "nightly-2026-03-01",
+                "nightly-12026-03-01.ndjson",
+            )
+        ),
+        ("none/" + NAMED, [MARCH], []),
+        ("{name}.ndjson", ["nightly.ndjson", MARCH], []),
+        (
+            "{date}/{name}-{date}",
+            ["2026-03-01/nightly-2026-03-01", "2026-03-02/nightly-2026-03-01"],
+            ["2026-03-01/nightly-2026-03-01"],
+        ),
+        *(
+            (
+                pattern,
+                [str(ledger_path(pattern, "nightly", day)) for day in DAYS[::-1]],
+                [str(ledger_path(pattern, "nightly", day)) for day in DAYS],
+            )
+            for pattern in ("{date}/{name}.ndjson", "{name}/{date}/ledger.ndjson")
+        ),
     ],
 )
-def test_paths_that_do_not_match_the_pattern_are_left_out(tmp_path, other):
-    made(tmp_path, other, "nightly-2026-03-01.ndjson")
-    assert found(f"{tmp_path}/{{name}}-{{date}}.ndjson") == ["nightly-2026-03-01.ndjson"]
+def test_dated_ledgers_are_those_that_match_the_pattern_newest_first(tmp_path, pattern, files, found):
+    for file in files:
+        path = tmp_path / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert [*dated_ledgers(f"{tmp_path}/{pattern}", "nightly")] == [tmp_path / name for name in found]
 
 
 def test_a_name_is_taken_literally(tmp_path):
-    made(tmp_path, "aXb.2026-03-01", "a.b.2026-03-01")
-    assert found(f"{tmp_path}/{{name}}.{{date}}", "a.b") == ["a.b.2026-03-01"]
-
-
-def test_a_pattern_without_a_date_matches_no_other_days(tmp_path):
-    made(tmp_path, "nightly.ndjson", "nightly-2026-03-01.ndjson")
-    assert found(f"{tmp_path}/{{name}}.ndjson") == []
-
-
-def test_a_missing_folder_has_no_ledgers(tmp_path):
-    assert found(f"{tmp_path}/none/{{name}}-{{date}}.ndjson") == []
-
-
-@pytest.mark.parametrize("pattern", ["{date}/{name}.ndjson", "{name}/{date}/ledger.ndjson"])
-def test_dates_in_folder_names_are_found_too(tmp_path, pattern):
-    days = [DAY - timedelta(days=days) for days in range(3)]
-    paths = [tmp_path / ledger_path(pattern, "nightly", day) for day in days]
-    made(tmp_path, *(str(path) for path in paths))
-    assert list(dated_ledgers(f"{tmp_path}/{pattern}", "nightly")) == paths
-
-
-def test_two_dates_in_a_pattern_must_be_the_same(tmp_path):
-    made(tmp_path, "2026-03-01/nightly-2026-03-01", "2026-03-02/nightly-2026-03-01")
-    assert list(dated_ledgers(f"{tmp_path}/{{date}}/{{name}}-{{date}}", "nightly")) == [
-        tmp_path / "2026-03-01" / "nightly-2026-03-01"
-    ]
+    for name in ("aXb.2026-03-01", "a.b.2026-03-01"):
+        (tmp_path / name).touch()
+    assert [*dated_ledgers(f"{tmp_path}/{{name}}.{{date}}", "a.b")] == [tmp_path / "a.b.2026-03-01"]
 
 
 # ---- which ledger a run resumes
@@ -240,18 +221,6 @@ def test_a_ledger_of_another_manifest_is_not_resumed(tmp_path):
 
 
 # ---- locks
-
-
-def test_a_ledgers_lock_is_next_to_it():
-    assert ledger_lock(Path("a/nightly.ndjson")) == Path("a/nightly.ndjson.lock")
-
-
-def test_an_accounts_lock_is_in_the_state_folder():
-    path = account_lock(Path("/state"), "nightly", "main", "aws")
-    assert path.parent == Path("/state/locks")
-    assert path.suffix == ".lock"
-    assert "nightly" in path.name
-    assert "main" in path.name
 
 
 names = st.from_regex(r"[A-Za-z0-9._-]{1,64}", fullmatch=True)

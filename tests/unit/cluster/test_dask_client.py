@@ -91,7 +91,7 @@ def hello(name: str, clock: float = 100.0, version: str = __version__) -> tuple[
 async def carry(workers: Any) -> ApiError:
     workers._identities["main"] = "aws:main"
     with pytest.raises(ApiError) as caught:
-        await workers.carry(Batch("main", [], None, []))
+        await workers.carry(Batch("main", [], None, []))  # type: ignore[arg-type]
     return caught.value
 
 
@@ -124,7 +124,7 @@ def test_the_deadline_is_by_the_clock_of_the_worker_that_is_asked():
         await workers.look()
         await asyncio.sleep(3)
         workers._identities["main"] = "aws:main"
-        assert await workers.carry(Batch("main", [], None, [])) == "done"
+        assert await workers.carry(Batch("main", [], None, [])) == "done"  # type: ignore[arg-type]
         ((_, question),) = dask.asked
         _, worker_id, account, deadline, method, _ = question
         assert (worker_id, account.name, method) == ("one", "main", "carry")
