@@ -13,16 +13,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 from aiohttp import web
 
 import batch_snapshot
 from batch_snapshot import interrupts
-from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.jobs.run import Hooks
-from batch_snapshot.reporting.progress import ProgressMeter
+from batch_snapshot.reporting import progress
 from batch_snapshot.simulator import Faults, SimulatorSettings, serve
 from tests.support.http_server import endpoint
 from tests.support.processes import (
@@ -99,10 +97,7 @@ async def test_max_duration_names_the_calls_waited_for_in_a_line_and_in_the_prog
     shown: list[str | None] = []
 
     async def watch(view: Any) -> None:
-        gauge = ProgressMeter(view)
-        while True:
-            shown.append(gauge.frame(utc_now()).stopping)
-            await anyio.sleep(0.02)
+        await progress.watch(view, lambda frame: shown.append(frame.stopping), every=0.02, first=0.0)
 
     slow = SimulatorSettings(latency=0.6)
     async with serve(slow) as (url, _):

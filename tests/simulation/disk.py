@@ -122,9 +122,8 @@ class SimulatedDisk(files.Disk):
             if data is None:
                 del content[offset:]
                 continue
-            if fate == "torn":
-                data = data[: self._rng.randrange(len(data))]  # noqa: PLW2901 - as much as was written
-            _place(content, offset, bytes(len(data)) if fate == "zeros" else data)
+            written = self._rng.randrange(len(data)) if fate == "torn" else len(data)
+            _place(content, offset, bytes(len(data)) if fate == "zeros" else data[:written])
         if self._rng.random() < 0.2:
             content.extend(bytes(max(0, longest - len(content))))
         path.write_bytes(bytes(content))

@@ -227,9 +227,11 @@ class Life:
         return None
 
     def _machine(self) -> Machine:
-        wall = lambda: 1_767_225_600.0 + self.true_now() + self.clock_error  # noqa: E731
         return Machine(
-            boot=lambda: f"boot {self.boot}", elapsed=self.elapsed, wall=wall, local=lambda _: True
+            boot=lambda: f"boot {self.boot}",
+            elapsed=self.elapsed,
+            wall=lambda: 1_767_225_600.0 + self.true_now() + self.clock_error,
+            local=lambda _: True,
         )
 
     def _open_callers(self, accounts: Any, target: Any, _: Any, now: Any) -> SimulatedClients:

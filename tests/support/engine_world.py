@@ -178,8 +178,9 @@ class World:
 class Windows:
     """A window of so many calls; all of it opens again at `opens_at`."""
 
-    def __init__(self, limit, opens_at=float("inf"), width=QuotaWindow("per_day", 10_000, DAY)):  # noqa: B008
-        self.limit, self.opens_at, self.width = limit, opens_at, width
+    def __init__(self, limit, opens_at=float("inf"), width=None):
+        self.limit, self.opens_at = limit, opens_at
+        self.width = width or QuotaWindow("per_day", 10_000, DAY)
         self.in_flight, self.used, self.reserved = set(), 0, 0
         self.broken = set()
 

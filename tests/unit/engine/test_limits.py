@@ -1,6 +1,5 @@
 """What each account may use: windows that are metered, paces that are shared, rates that are remembered."""
 
-import os
 import sqlite3
 import tempfile
 from collections import Counter
@@ -740,8 +739,8 @@ def seconds_taken(body: Callable[[], Awaitable[None]]) -> float:
 @pytest.fixture
 def log_in_memory():
     """A folder in memory, where there is one."""
-    folder = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: PTH112
-    with tempfile.TemporaryDirectory(dir=folder) as made:
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as made:
         yield Path(made) / "usage.sqlite"
 
 

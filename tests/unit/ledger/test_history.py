@@ -243,8 +243,8 @@ def reference(invocations: list[Invocation], *, live: bool) -> dict[Row, Known]:
         for record in invocation.records:
             if isinstance(record, Intent):
                 for one in record.rows:
-                    token, generation = one.client_token, one.generation
-                    left[one.row] = Known(Status.IN_DOUBT, token, generation, True, record.at, record)  # noqa: FBT003
+                    named = (Status.IN_DOUBT, one.client_token, one.generation)
+                    left[one.row] = Known(*named, ambiguous=True, first_sent_at=record.at, source=record)
             else:
                 left.pop(record.row, None)
                 known[record.row] = Known(
