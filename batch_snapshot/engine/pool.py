@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import anyio
 from anyio.abc import TaskGroup
+from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt
 
 from batch_snapshot.config.options import Settings
 from batch_snapshot.engine.account import Abandoned, AccountState
@@ -183,19 +184,28 @@ class Engine(RunState):
 
     async def _carry_out(self, account: AccountState, attempts: Attempts) -> Outcome:
         """Try until the outcome is known; raises the last `ApiError` where no further try may help."""
-        number = attempts.request.attempts
-        while True:
-            number += 1
-            try:
-                return await self._try(account, attempts)
-            except ApiError as error:
-                ambiguous = attempts.request.ambiguous
-                curable = retry.should_retry(error.failure, attempt=number, ambiguous=ambiguous)
-                if not curable or number >= self._settings.max_attempts:
-                    raise
-                hint = error.failure.retry_after or 0.0
+        before = attempts.request.attempts
+
+        def is_curable(state: RetryCallState) -> bool:
+            error = state.outcome.exception() if state.outcome else None
+            return isinstance(error, ApiError) and retry.should_retry(
+                error.failure,
+                attempt=before + state.attempt_number,
+                ambiguous=attempts.request.ambiguous,
+            )
+
+        def wait(state: RetryCallState) -> float:
+            hint = attempts.failure.retry_after if attempts.failure else None
+            drawn = retry.backoff(before + state.attempt_number, self._seams.rng)
+            return max(drawn, min(hint or 0.0, retry.BACKOFF_CAP))
+
+        async def sleep(seconds: float) -> None:
             with account.interruptible():
-                await anyio.sleep(max(retry.backoff(number, self._seams.rng), min(hint, retry.BACKOFF_CAP)))
+                await anyio.sleep(seconds)
+
+        stop = stop_after_attempt(self._settings.max_attempts - before)
+        retrying = AsyncRetrying(stop=stop, retry=is_curable, wait=wait, sleep=sleep, reraise=True)
+        return await retrying(self._try, account, attempts)
 
     async def _try(self, account: AccountState, attempts: Attempts) -> Outcome:
         """Make one try. Throttles are waited out here, as they cost no attempt."""

@@ -171,6 +171,7 @@ def test_every_dependency_is_declared():
         "prometheus_client",
         "pyarrow",
         "rich",
+        "tenacity",
         "yaml",
         "yarl",
     }
