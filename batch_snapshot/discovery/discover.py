@@ -16,12 +16,10 @@ from batch_snapshot.discovery.readers import Environment, open_readers
 from batch_snapshot.discovery.search import Discovery, FoundPair, Search, SearchReport
 from batch_snapshot.errors import InputError
 from batch_snapshot.manifest.filters import Filters
+from batch_snapshot.manifest.keys import AMBIENT
 from batch_snapshot.manifest.service_model import DEFAULT_TEMPLATE
 from batch_snapshot.models import Account
 from batch_snapshot.text import timestamp
-
-#: The account of a search that no manifest names one for.
-AMBIENT = "default"
 
 
 async def discover(

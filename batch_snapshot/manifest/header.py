@@ -12,13 +12,9 @@ from batch_snapshot.manifest import checks, keys
 from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.manifest.keys import ManifestKey, ValueType
 from batch_snapshot.manifest.problems import Report, quoted, suggestion
-from batch_snapshot.manifest.service_model import DEFAULT_REGION
 from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Reported, Scalar, is_unwritten
-from batch_snapshot.models import Account, Quota
+from batch_snapshot.models import REGION, Account, Quota
 from batch_snapshot.text import escaped, truncated
-
-#: The account of a manifest that names none: the ambient AWS credentials.
-AMBIENT = "default"
 
 _COUNT = re.compile(r"0|[1-9][0-9]{0,14}")
 _RATE = re.compile(r"(?:0|[1-9][0-9]{0,5})(?:\.[0-9]{1,6})?")
@@ -96,9 +92,9 @@ def _account(name: str, node: Node, report: Report, warn: Report) -> Account:
                 settings.nodes[key.name].line,
                 f"{key.name} is used only with a {key.needs}: add one or remove {key.name}",
             )
-    region = values.get("region", DEFAULT_REGION)
-    if region != DEFAULT_REGION:
-        warn(settings.nodes["region"].line, f"region {region}: only {DEFAULT_REGION} serves this API today")
+    region = values.get("region", REGION)
+    if region != REGION:
+        warn(settings.nodes["region"].line, f"region {region}: only {REGION} serves this API today")
     section = as_mapping(values["quota"], "quota", report) if "quota" in values else None
     return Account(name, **{**values, "quota": _quota(section, where, report) if section else Quota()})
 
@@ -119,7 +115,7 @@ def unknown_account(account: str, accounts: Mapping[str, Account]) -> str | None
     """What is wrong with the account of a row; nothing is where the accounts could not be read."""
     if account in accounts or not accounts:
         return None
-    if list(accounts) == [AMBIENT]:
+    if list(accounts) == [keys.AMBIENT]:
         return (
             f"account {quoted(account)} is unknown: this manifest declares no accounts; add it under accounts"
         )

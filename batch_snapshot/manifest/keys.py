@@ -22,6 +22,9 @@ from batch_snapshot.manifest.service_model import (
 )
 from batch_snapshot.operations import SOURCES
 
+#: The account of a manifest that names none: the ambient AWS credentials.
+AMBIENT = "default"
+
 
 class ValueType(Enum):
     TEXT = auto()

@@ -13,7 +13,6 @@ from batch_snapshot.files import open_regular
 from batch_snapshot.manifest import checks, includes, keys, line_files
 from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.manifest.header import (
-    AMBIENT,
     Defaults,
     general_defaults,
     read_accounts,
@@ -75,7 +74,7 @@ class ManifestReader:
         #: The manifest and its includes, in the order of reading.
         self.files: list[Path] = [path]
         self.name = ""
-        self.accounts = {AMBIENT: Account(AMBIENT)}
+        self.accounts = {keys.AMBIENT: Account(keys.AMBIENT)}
         self.found = found
         self._options = options
         #: Of the manifest itself; an included file may have its own over them.

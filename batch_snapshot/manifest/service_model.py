@@ -24,8 +24,6 @@ CATALOGS = ("AWS", "Sandbox")
 TEMPLATES = tuple(dict.fromkeys(name for create in CREATES for name in create.templates))
 DEFAULT_TEMPLATE = TEMPLATES[0]
 DEFAULT_RESOURCE_TYPE = CREATES[0].resource_types[0]
-#: The only region that serves the API, though botocore builds a URL for any.
-DEFAULT_REGION = "us-east-1"
 
 
 @dataclass(frozen=True, slots=True)
