@@ -16,9 +16,7 @@ from batch_snapshot.cli.terminal import PROG
 @click.pass_context
 def completion_command(context: click.Context, shell: str) -> None:
     """Print the completions for SHELL; it then knows commands, flags, files, accounts and error kinds."""
-    from click.shell_completion import get_completion_class
+    from click.shell_completion import shell_complete
 
-    made = get_completion_class(shell)
-    assert made is not None  # noqa: S101 - click knows the three
     variable = f"_{PROG.replace('-', '_').upper()}_COMPLETE"
-    click.echo(made(context.find_root().command, {}, PROG, variable).source())
+    shell_complete(context.find_root().command, {}, PROG, variable, f"{shell}_source")

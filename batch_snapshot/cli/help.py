@@ -3,6 +3,7 @@
 import click
 
 from batch_snapshot.cli import options
+from batch_snapshot.cli.terminal import PROG
 
 
 @options.command("Show the help of a command.", "batch-snapshot help run")
@@ -10,11 +11,5 @@ from batch_snapshot.cli import options
 @click.pass_context
 def help_command(context: click.Context, command: str | None) -> None:
     """Show the help of COMMAND, or of all."""
-    root = context.find_root()
-    if command is None:
-        click.echo(root.get_help())
-    elif isinstance(root.command, click.Group):
-        _, found, _ = root.command.resolve_command(root, [command])
-        if found is not None:
-            with click.Context(found, info_name=command, parent=root) as inner:
-                click.echo(found.get_help(inner))
+    words = [command, "--help"] if command else ["--help"]
+    context.find_root().command.main(words, PROG, standalone_mode=False, obj=context.obj)

@@ -1,7 +1,6 @@
 """What `discover`, `verify` and `export` share, which only read from the service."""
 
 import shutil
-import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -28,10 +27,9 @@ def carry_out(given: dict[str, Any], work: Callable[[Options, "Environment"], Co
 
     note_simulator(given["simulate"] if given["progress"] != "none" else None)
     with _progress(given["progress"]) as show:
-        rng = Random()  # noqa: S311 - jitter
         environment = Environment(
             now=utc_now,
-            rng=rng,
+            rng=Random(),  # noqa: S311 - jitter
             on_progress=show,
             warn=lambda text: terminal.warn([text]),
             clock=time.monotonic,
@@ -42,23 +40,20 @@ def carry_out(given: dict[str, Any], work: Callable[[Options, "Environment"], Co
 @contextmanager
 def _progress(kind: str) -> Iterator[Callable[[str], None]]:
     """Shows texts on standard error: as a line every few seconds, or as one that is redrawn in place."""
-    if kind == "auto":
-        kind = "bar" if sys.stderr is not None and sys.stderr.isatty() else "lines"
-    every = REDRAW_EVERY if kind == "bar" else LINES_EVERY
+    as_bar = kind == "bar" or (kind == "auto" and terminal.can_draw())
+    every = REDRAW_EVERY if as_bar else LINES_EVERY
     width = shutil.get_terminal_size().columns - 1
     last, drawn = time.monotonic(), False
 
     def show(text: str) -> None:
         nonlocal last, drawn
-        now = time.monotonic()
-        if kind == "none" or now - last < every:
+        if kind == "none" or time.monotonic() - last < every:
             return
-        last = now
-        if kind == "lines":
-            terminal.log(text)
-        else:
-            drawn = True
+        last, drawn = time.monotonic(), as_bar
+        if as_bar:
             terminal.write("\r" + terminal.shown(text)[:width].ljust(width))
+        else:
+            terminal.log(text)
 
     try:
         yield show
