@@ -19,9 +19,10 @@ import anyio
 from botocore import xform_name
 from botocore.exceptions import ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as ClientConnectionError
+from botocore.model import ServiceModel
 
 from batch_snapshot import __version__
-from batch_snapshot.aws import answers, fast_call, providers, sdk
+from batch_snapshot.aws import answers, fast_call, http, providers, sdk
 from batch_snapshot.aws.credentials import Sessions
 from batch_snapshot.aws.fast_call import FastCall
 from batch_snapshot.aws.http import Transport, transport_of
@@ -204,20 +205,6 @@ class Clients:
             else:
                 return
 
-    async def inputs(self, account: str, operation: str) -> dict[str, tuple[str, ...]]:
-        """The parameters that the loaded service model has for an operation, and the values of its enums.
-
-        Empty: the model does not know the operation.
-        """
-        client, _ = await self._signing(account)
-        model = client.client.meta.service_model
-        if operation not in model.operation_names:
-            return {}
-        members = model.operation_model(operation).input_shape.members
-        return {
-            name: tuple(getattr(getattr(one, "member", one), "enum", ())) for name, one in members.items()
-        }
-
     async def _look_up(self, row: Row) -> dict[str, Any]:
         operation = create_operation(row, self._creates)
         return await self.read(row.account, operation.look_up, operation.read_parameters(row))
@@ -348,3 +335,12 @@ def _date(text: str) -> datetime:
     """Read a Date header; it changes once a second."""
     date = parsedate_to_datetime(text)
     return date.replace(tzinfo=date.tzinfo or UTC)
+
+
+def inputs(operation: str) -> dict[str, tuple[str, ...]]:
+    """The parameters that the SDK knows of an operation, and the values of their enums; empty: none."""
+    loader = http.new_session().get_component("data_loader")
+    model = ServiceModel(loader.load_service_model(SERVICE, "service-2"), SERVICE)
+    known = operation in model.operation_names
+    members = model.operation_model(operation).input_shape.members if known else {}
+    return {name: tuple(getattr(getattr(one, "member", one), "enum", ())) for name, one in members.items()}

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from batch_snapshot import sqlite
+from batch_snapshot.aws.client import inputs
 from batch_snapshot.discovery import changes
 from batch_snapshot.engine.reader import Reader, map_concurrently
 from batch_snapshot.manifest.filters import Filters, since
@@ -118,7 +119,7 @@ class ListReader:
             )
 
     async def _read_opportunity_tasks(self) -> None:
-        if await self.reader.inputs(OPPORTUNITY_TASKS):
+        if inputs(OPPORTUNITY_TASKS):
             await self._walk(OPPORTUNITY_TASKS, self._store_tasks, TaskStatus=ENDED, **self._named)
         else:
             self.unknown.append(OPPORTUNITY_TASKS)
@@ -208,7 +209,7 @@ class ListReader:
         )
 
     async def _read_contexts(self) -> None:
-        known = (await self.reader.inputs("ListEngagements")).get("ContextTypes", ())
+        known = inputs("ListEngagements").get("ContextTypes", ())
         if set(self.filters.context_types) <= set(known):
             try:
                 return await self._list_contexts()

@@ -17,7 +17,7 @@ from batch_snapshot.config.accounts import Targets, recorded_accounts, resolve_t
 from batch_snapshot.config.options import Options, isolate_simulated_state, state_folder_of
 from batch_snapshot.engine.account import AccountState
 from batch_snapshot.engine.limits import AccountLimits
-from batch_snapshot.engine.reader import Call, Inputs, Reader
+from batch_snapshot.engine.reader import Call, Reader
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.ledger.records import Header
 from batch_snapshot.models import SIMULATOR
@@ -50,9 +50,7 @@ async def open_readers(
         where = await open_target(targets.endpoint, stack, options.simulated, options.engine.concurrency)
         clients = await stack.enter_async_context(Clients(accounts, where, now))
         states = {name: limits.new_state(name, wait=options.wait) for name in accounts}
-        yield readers_over(
-            states, limits, clients.identify, clients.read, now=now, rng=rng, inputs=clients.inputs
-        )
+        yield readers_over(states, limits, clients.identify, clients.read, now=now, rng=rng)
 
 
 @asynccontextmanager
@@ -82,7 +80,6 @@ def readers_over(
     *,
     now: Callable[[], datetime],
     rng: Random,
-    inputs: Inputs | None = None,
 ) -> dict[str, Reader]:
     apply = partial(limits.apply_to_reads, identify=identify)
-    return {name: Reader(one, call, apply, now=now, rng=rng, inputs=inputs) for name, one in accounts.items()}
+    return {name: Reader(one, call, apply, now=now, rng=rng) for name, one in accounts.items()}

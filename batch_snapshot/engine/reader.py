@@ -5,7 +5,7 @@ depends on the read.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from random import Random
 from typing import Any, NamedTuple, TypeVar
@@ -22,7 +22,6 @@ from batch_snapshot.operations import LISTS, iam_action
 from batch_snapshot.ratelimit.pacer import Permit, WindowFullError
 
 Call = Callable[[str, str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
-Inputs = Callable[[str, str], Awaitable[Mapping[str, Sequence[str]]]]
 
 #: Attempts of a read; throttles cost none.
 ATTEMPTS = DEFAULT_SETTINGS.max_attempts
@@ -64,7 +63,6 @@ class Reader:
         *,
         now: Callable[[], datetime],
         rng: Random,
-        inputs: Inputs | None = None,
     ) -> None:
         self.name = account.name
         #: By operation, throttled ones included.
@@ -73,7 +71,6 @@ class Reader:
         self._account = account
         self._call = call
         self._identify = identify
-        self._inputs = inputs
         self._now = now
         self._rng = rng
         self._identified = False
@@ -137,10 +134,6 @@ class Reader:
             if answer.verdict is Verdict.STOP_ACCOUNT or failures >= ATTEMPTS:
                 raise read_failed(self.name, operation, answer)
             await anyio.sleep(retry.backoff(failures, self._rng))
-
-    async def inputs(self, operation: str) -> Mapping[str, Sequence[str]]:
-        """The parameters that the SDK knows of an operation (see `Clients.inputs`)."""
-        return await self._inputs(self.name, operation) if self._inputs else {}
 
     async def _try(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any] | Failure:
         async with self._identifying:
