@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TextIO
 
-from batch_snapshot.errors import InputError
+from batch_snapshot.errors import InputError, file_error
 from batch_snapshot.text import escaped, shortened
 
 #: The most parts of a path: deeper folders cannot be created one by one.
@@ -188,6 +188,17 @@ def make_folder(path: Path) -> None:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(path)) from None
     except ValueError as error:
         raise OSError(errno.EINVAL, f"no folder can have that name: {error}", str(path)) from None
+
+
+def write_new(path: Path, text: str, elsewhere: str) -> None:
+    """Write a file that must not exist yet; `elsewhere` says how to name another."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InputError(f"{path}: already exists: {elsewhere}, or remove it first") from None
+    except OSError as error:
+        raise InputError(file_error(path, error, elsewhere)) from None
 
 
 @contextmanager

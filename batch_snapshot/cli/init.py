@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from batch_snapshot import files
 from batch_snapshot.cli import options, params, terminal
-from batch_snapshot.errors import InputError, file_error
+from batch_snapshot.errors import InputError
 
 
 @options.command(
@@ -40,12 +41,6 @@ def init_command(file: Path | None, name: str | None, pairs: Path | None) -> Non
     if file is None:
         click.echo(text, nl=False)
         return
-    try:
-        with file.open("x", encoding="utf-8") as target:
-            target.write(text)
-    except FileExistsError:
-        raise InputError(f"{file}: already exists: name another file, or remove it first") from None
-    except OSError as error:
-        raise InputError(file_error(file, error, "name another file")) from None
+    files.write_new(file, text, "name another file")
     word = shlex.quote(str(file))
     terminal.log(f"{file}: written; try it without AWS: batch-snapshot run {word} --simulate")

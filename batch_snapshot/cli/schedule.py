@@ -3,7 +3,7 @@
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,11 +11,8 @@ from batch_snapshot import __version__
 from batch_snapshot.cli import notify, options, terminal
 from batch_snapshot.cli.retry import retry_command
 from batch_snapshot.errors import InputError
-from batch_snapshot.files import make_folder, resolved
+from batch_snapshot.files import make_folder, resolved, write_new
 from batch_snapshot.operations import DISCOVERY_READS, iam_action
-
-if TYPE_CHECKING:
-    from batch_snapshot.schedule import File
 
 
 @options.command(
@@ -82,7 +79,10 @@ def schedule_command(
         ),
     )
     if output:
-        _write(output, made)
+        make_folder(output)
+        for file in made:
+            write_new(output / file.name, file.text, "name another --output")
+            terminal.say(str(output / file.name))
     else:
         click.echo("\n".join(f"# ---- {file.name}\n{file.text}" for file in made), nl=False)
 
@@ -106,17 +106,3 @@ def _program() -> str:
     if program is None:
         raise InputError(f"{terminal.PROG} is not installed as a program here: install it, then schedule it")
     return str(Path(program).absolute())
-
-
-def _write(folder: Path, made: "list[File]") -> None:
-    for file in made:
-        path = folder / file.name
-        try:
-            make_folder(folder)
-            with path.open("x", encoding="utf-8") as target:
-                target.write(file.text)
-        except FileExistsError:
-            raise InputError(f"{path}: already exists: remove it, or name another --output") from None
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror}); name another --output") from None
-        click.echo(terminal.shown(str(path)))
