@@ -58,20 +58,9 @@ def choice(what: str, choices: Callable[[], Sequence[str]]) -> Check:
     def problem(text: str) -> str | None:
         if text in choices():
             return None
-        same = [one for one in choices() if one.lower() == text.lower()]
-        fix = f"write {' or '.join(same or choices())}"
-        return f"{what} {quoted_ascii(text)} is not one of {', '.join(choices())}: {fix}"
+        return f"{what} {quoted_ascii(text)} is not known: {suggestion(text, choices())}"
 
     return Check(problem, lambda: {"enum": list(choices())})
-
-
-def known(what: str, words: Sequence[str]) -> Check:
-    return Check(
-        lambda text: (
-            None if text in words else f"{what} {quoted(text)} is not known: {suggestion(text, words)}"
-        ),
-        lambda: {"enum": list(words)},
-    )
 
 
 def like(what: str, pattern: str, fault: str) -> Check:

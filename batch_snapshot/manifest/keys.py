@@ -267,7 +267,7 @@ DISCOVER = (
         "sources",
         "Which lists are asked. Default: all.",
         ValueType.TEXT_OR_TEXTS,
-        check=checks.known("source", SOURCES),
+        check=checks.choice("source", lambda: SOURCES),
     ),
     ManifestKey(
         "engagements",
@@ -300,7 +300,7 @@ DISCOVER = (
         "stages",
         "Only opportunities in these stages.",
         ValueType.TEXT_OR_TEXTS,
-        check=checks.known("stage", filters.STAGES),
+        check=checks.choice("stage", lambda: filters.STAGES),
         sample=("[Committed, Launched]", "of the opportunity"),
     ),
     ManifestKey(

@@ -104,9 +104,9 @@ def suggestion(word: str, known: Collection[str]) -> str:
 def _suggestion(word: str, names: tuple[str, ...]) -> str:
     from difflib import get_close_matches  # a valid manifest never needs it
 
-    near = get_close_matches(word, names, n=1)
-    if near:
-        return f"did you mean {near[0]}?"
+    by_case = {name.casefold(): name for name in names}
+    if near := get_close_matches(word.casefold(), by_case, n=1):
+        return f"did you mean {by_case[near[0]]}?"
     more = ", …" if len(names) > 10 else ""
     return f"known: {', '.join(names[:10])}{more}"
 

@@ -23,7 +23,7 @@ def test_problem_has_file_line_column_message_and_hint(tmp_path):
         load(path)
     found = {problem.line: problem for problem in problems_as_fields(caught.value.problems)}
     assert {problem.file for problem in found.values()} == {str(path)}
-    assert found[3][2:] == (21, 'catalog "sandbox" is not one of AWS, Sandbox', "write Sandbox")
+    assert found[3][2:] == (21, 'catalog "sandbox" is not known', "did you mean Sandbox?")
     assert found[5].column == 49
     assert found[5].message.startswith('resource "0123" does not match ')
     assert found[5].hint == "an opportunity id, e.g. O1234567"
