@@ -80,7 +80,7 @@ async def verify(
         row_tables(rows=path) as db,
         SnapshotIndex(paths.snapshot_index_file(state_folder_of(own))) as known,
     ):
-        last = last_header(path) or header
+        last = last_header(path)
         _choose_rows(db, sample, result)
         result.warnings += known.refresh(path.parent)
         async with open_ledger_readers(path, last, own, environment) as readers:

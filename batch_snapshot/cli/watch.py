@@ -9,7 +9,7 @@ import click
 
 from batch_snapshot import interrupts
 from batch_snapshot.cli import options, params, terminal
-from batch_snapshot.errors import InputError, LedgerError
+from batch_snapshot.errors import InputError
 
 #: The token of the page's address; if it is not set, addresses beyond loopback get a new one.
 TOKEN = "BATCH_SNAPSHOT_SERVE_TOKEN"  # noqa: S105 - a name
@@ -40,8 +40,8 @@ def watch_command(ledger: Path, serve: tuple[str, int], *, control: bool, state_
 
     from batch_snapshot.ledger import reader
 
-    if not ledger.is_dir() and reader.head(ledger) is None:
-        raise LedgerError(f"{ledger}: no run has begun in it; name a ledger that a run has written")
+    if not ledger.is_dir():
+        reader.last_header(ledger)
     page = live_page(lambda: ledger, serve, click.echo, control=control, state_dir=state_dir)
 
     async def show() -> None:

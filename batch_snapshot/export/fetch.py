@@ -16,11 +16,10 @@ from batch_snapshot.config.options import Options
 from batch_snapshot.discovery.output import ROW_ERRORS, Finding, Findings, calls_fields
 from batch_snapshot.discovery.readers import Environment, open_ledger_readers
 from batch_snapshot.engine.reader import Reader, map_concurrently, read_failed
-from batch_snapshot.errors import BatchSnapshotError, InputError, LedgerError, StorageError
+from batch_snapshot.errors import BatchSnapshotError, InputError, StorageError
 from batch_snapshot.export import records, tables
 from batch_snapshot.export.records import ExportFile
 from batch_snapshot.ledger.reader import last_header
-from batch_snapshot.ledger.records import Header
 from batch_snapshot.ledger.row_table import KEY, row_tables
 from batch_snapshot.models import ApiError, Row, Status
 from batch_snapshot.operations import NOT_FOUND, create_operation
@@ -51,7 +50,7 @@ async def export(
     began = environment.clock()
     form, sources = plan(ledgers, output, form)
     columns = tables.columns(fields)
-    headers = {ledger: _last_header(ledger) for ledger in ledgers}
+    headers = {ledger: last_header(ledger) for ledger in ledgers}
     if form == "parquet":
         tables.import_pyarrow()
     for source in sources:
@@ -95,13 +94,6 @@ def plan(ledgers: Sequence[Path], output: Path, form: str | None) -> tuple[str, 
         wanted = f".{form}" if form else ", ".join(tables.FORMATS)
         raise InputError(f"--output {output}: name a folder, or a file that ends in {wanted}")
     return found, {output if found == "ndjson" else output.with_suffix(".ndjson"): [*ledgers]}
-
-
-def _last_header(path: Path) -> Header:
-    found = last_header(path)
-    if found is None:
-        raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
-    return found
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ from batch_snapshot import files, paths
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.engine.limits import AccountLimits
 from batch_snapshot.engine.pool import Engine
-from batch_snapshot.errors import InputError, LedgerError
+from batch_snapshot.errors import InputError
 from batch_snapshot.jobs.recorder import Recorder
 from batch_snapshot.ledger import locks, reader
 from batch_snapshot.models import LARGEST_CONCURRENCY
@@ -205,10 +205,7 @@ def send(ledger: Path, state_dir: Path | None, command: Command) -> str:
 
     Without `state_dir` the run's state folder is the one that the ledger names, or the default.
     """
-    last = reader.last_header(ledger)
-    if last is None:
-        raise LedgerError(f"{ledger}: no run has begun in it; name a ledger that a run is writing")
-    recorded = last.settings.get("state_dir")
+    recorded = reader.last_header(ledger).settings.get("state_dir")
     state = paths.state_folder(state_dir or (Path(recorded) if recorded else None), os.environ)
     request = json.dumps(command._asdict()).encode() + b"\n"
     try:

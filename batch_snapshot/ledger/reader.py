@@ -161,7 +161,7 @@ def run_line(path: Path) -> Header:
     """The run line that the ledger at `path` must begin with."""
     found = head(path)
     if found is None:
-        raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
+        raise LedgerError(f"{path}: no ledger: it does not begin with a run line; name another")
     return found
 
 
@@ -172,12 +172,14 @@ def head_if_ledger(path: Path) -> Header | None:
     return None
 
 
-def last_header(path: Path) -> Header | None:
-    """The run line of the last invocation; None: no run has begun in the ledger."""
+def last_header(path: Path) -> Header:
+    """The run line of the last invocation."""
     last = None
     for line in lines(path, kinds=["run"]):
         last = line.record
-    return last if isinstance(last, Header) else None
+    if isinstance(last, Header):
+        return last
+    raise LedgerError(f"{path}: no run has begun in it; name a ledger that a run has written")
 
 
 def names_rows(path: Path, account: str | None = None) -> bool:
