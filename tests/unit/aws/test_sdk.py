@@ -46,7 +46,9 @@ from batch_snapshot.aws import sdk
 from batch_snapshot.aws.client import Clients
 from batch_snapshot.aws.target import Target
 from batch_snapshot.models import Account, ApiError, Request, Row
+from tests.support import botocore_cache
 
+botocore_cache.once()
 ROW = Row("main", "Sandbox", "eng-0123456789abcd", "Opportunity", "O1234567", "OpportunitySummaryView")
 
 async def outcome(url):
