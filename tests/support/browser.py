@@ -28,17 +28,21 @@ def program() -> str:
 def started() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program(), args=["--no-sandbox"])
-        # One context for all pages: they can share a process.
-        browser.new_context()
+        browser.new_context().new_page()
         yield browser
         browser.close()
 
 
 class OpenPage:
-    """A page of a file: what it complained of on its console, and the addresses it asked for."""
+    """A page of a file: what it complained of on its console, and the addresses it asked for.
+
+    The browser's only page is used again: another one takes a process.
+    """
 
     def __init__(self, browser: Browser) -> None:
-        self.page: Page = browser.contexts[0].new_page()
+        self.page: Page = browser.contexts[0].pages[0]
+        self.page.emulate_media(media="null", color_scheme="null")
+        self.page.set_viewport_size({"width": 1280, "height": 720})
         self.complaints: list[str] = []
         self.requests: list[str] = []
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))

@@ -46,7 +46,6 @@ def opened(chromium: Browser, file: Path) -> Iterator[OpenPage]:
     yield page
     assert page.complaints == []
     assert page.requests == [file.as_uri()]
-    page.page.close()
 
 
 def cells(page: OpenPage) -> list[list[str]]:
