@@ -66,6 +66,10 @@ class Option(click.Option):
 class OptionalValueOption(Option):
     """May stand without a value. A value follows an equals sign: the next word is never taken for it."""
 
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        flags, words = super().get_help_record(ctx) or ("", "")
+        return flags.replace(" [=", "[="), words
+
 
 def page_option(*flags: str, page: Callable[[click.Context], str], about: str) -> click.Option:
     """An option that prints a page instead of carrying out the command."""
