@@ -169,10 +169,6 @@ class Job:
         return bool(self.new_stats().counts.unattempted) or not end.counts.get("unattempted")
 
     @property
-    def vanished(self) -> int:
-        return len(self.vanished_keys)
-
-    @property
     def vanished_rows(self) -> Sequence[str]:
         """Some of them in words, read from the ledger: that takes too long to do before the first call."""
         with suppress(LedgerError):

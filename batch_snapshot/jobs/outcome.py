@@ -86,7 +86,7 @@ def run_summary(
         elapsed_s=view.elapsed if view else 0.0,
         accounts={one.name: stats.account_summary(one) for one in accounts},
         reasons=[stop.reason for stop in stops if stop],
-        vanished=job.vanished,
+        vanished=len(job.vanished_keys),
         vanished_rows=job.vanished_rows,
         warnings=warnings,
         run_again=job.rest_command if completed else job.same_command or job.rest_command,

@@ -50,7 +50,8 @@ class Recorder:
         self._reminders = reminder_files(job.header.name, job.targets, job.options)
 
     async def begin(self) -> None:
-        self.ledger.append(codec.encode_run(self.header, __version__, vanished=self.job.vanished))
+        vanished = len(self.job.vanished_keys)
+        self.ledger.append(codec.encode_run(self.header, __version__, vanished=vanished))
         await self._sync()
 
     async def skip(self, reason: Skip, rows: Sequence[Row]) -> None:

@@ -36,9 +36,7 @@ _TABLES = """
 CREATE TABLE wanted (account TEXT, catalog TEXT, resource TEXT, modified REAL, seen INTEGER,
     PRIMARY KEY (account, catalog, resource)) WITHOUT ROWID;
 CREATE TABLE engagements (account TEXT, catalog TEXT, engagement TEXT,
-    PRIMARY KEY (account, catalog, engagement)) WITHOUT ROWID;
-CREATE TABLE active (account TEXT, catalog TEXT, engagement TEXT, resource TEXT, template TEXT,
-    PRIMARY KEY (account, catalog, engagement, resource, template)) WITHOUT ROWID
+    PRIMARY KEY (account, catalog, engagement)) WITHOUT ROWID
 """
 
 
@@ -68,6 +66,8 @@ class SkipFilter:
         #: Whose snapshots the index is asked for; None: it knows none of them.
         self._service = service_of(recorder.header)
         self.warnings = index.refresh(recorder.job.path.parent)
+        #: Keys of rows that jobs take care of, without their resource type, which jobs do not name.
+        self._active: set[bytes] = set()
         #: Rows that were left out, by account.
         self.skipped: Counter[str] = Counter()
         #: By account: why what must be known of its rows cannot be read; none of them may be sent.
@@ -160,7 +160,8 @@ class SkipFilter:
             job = SnapshotJob(*(str(answer.get(member) or "") for member in members))
             if self._service and all(job):
                 self._index.add_job(self._service, catalog, name, job)
-        self._db.execute("INSERT OR IGNORE INTO active VALUES (?, ?, ?, ?, ?)", (reader.name, catalog, *job))
+        row = Row(reader.name, catalog, job.engagement, "", job.resource, job.template)
+        self._active.add(row.key)
 
     async def _decide(self, rows: Sequence[Row]) -> None:
         unknown: list[Row] = []
@@ -168,11 +169,7 @@ class SkipFilter:
         for row in rows:
             if row.account in self.errors:
                 continue
-            if self._db.execute(
-                "SELECT 1 FROM active WHERE account = ? AND catalog = ? AND engagement = ? AND resource = ?"
-                " AND template = ?",
-                (row.account, row.catalog, row.engagement, row.resource, row.template),
-            ).fetchone():
+            if row._replace(resource_type="").key in self._active:
                 verdicts[row] = Skip.ACTIVE_JOB
             elif self._since is not None:
                 modified, since = self._modified(row), self._cutoff(row)
