@@ -4,12 +4,10 @@ import shutil
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from batch_snapshot.cli import options, terminal
 from batch_snapshot.cli.invocation import note_simulator
-from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options
 
 if TYPE_CHECKING:
@@ -27,13 +25,7 @@ def carry_out(given: dict[str, Any], work: Callable[[Options, "Environment"], Co
 
     note_simulator(given["simulate"] if given["progress"] != "none" else None)
     with _progress(given["progress"]) as show:
-        environment = Environment(
-            now=utc_now,
-            rng=Random(),  # noqa: S311 - jitter
-            on_progress=show,
-            warn=lambda text: terminal.warn([text]),
-            clock=time.monotonic,
-        )
+        environment = Environment(on_progress=show, warn=lambda text: terminal.warn([text]))
         return terminal.run(work(options.options_of(given), environment))
 
 

@@ -1,9 +1,10 @@
 """Readers: what a command uses that only reads from the service."""
 
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from batch_snapshot import paths
 from batch_snapshot.aws import profiles
 from batch_snapshot.aws.client import Clients
 from batch_snapshot.aws.target import open_target
+from batch_snapshot.clock import utc_now
 from batch_snapshot.config.accounts import Targets, recorded_accounts, resolve_targets
 from batch_snapshot.config.options import Options, isolate_simulated_state, state_folder_of
 from batch_snapshot.engine.account import AccountState
@@ -26,14 +28,15 @@ from batch_snapshot.ratelimit.windows import CallLog
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    now: Callable[[], datetime]
-    rng: Random
+    now: Callable[[], datetime] = utc_now
+    #: For jitter.
+    rng: Random = field(default_factory=Random)
     #: Gets a line on how far it is.
     on_progress: Callable[[str], None] = lambda _: None
     #: Gets a warning.
     warn: Callable[[str], None] = lambda _: None
     #: Seconds by a monotonic clock.
-    clock: Callable[[], float]
+    clock: Callable[[], float] = time.monotonic
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from batch_snapshot.reporting import charts, html
 from batch_snapshot.reporting.html_table import PageRows, columns
 from batch_snapshot.reporting.next_steps import remedy
 from batch_snapshot.reporting.report import ReportData, replacing
-from batch_snapshot.reporting.summary import Summary, largest_first
+from batch_snapshot.reporting.summary import largest_first
 from batch_snapshot.reporting.text import advice
 
 #: The parts of the page, in this order.
@@ -94,7 +94,6 @@ def sections(data: ReportData, now: datetime) -> dict[str, str]:
         {
             "data": data,
             "now": now,
-            "badge": _badge(summary),
             "groups": [
                 (group, data.groups[group], advice(group), remedy(group, summary.ledger, summary.settings))
                 for group, _ in largest_first({group: found.rows for group, found in data.groups.items()})
@@ -119,13 +118,6 @@ def sections(data: ReportData, now: datetime) -> dict[str, str]:
         }
     )
     return {name: getattr(module, f"part_{name}")() for name in SECTIONS}
-
-
-def _badge(summary: Summary) -> str:
-    """How the outcome is coloured: good, mixed, bad or going."""
-    if summary.result == "completed":
-        return "good"
-    return {"running": "going", "stopped": "bad", "crashed": "bad"}.get(summary.outcome, "mixed")
 
 
 def _accounts(data: ReportData) -> list[tuple[str, Counter[str]]]:
