@@ -86,10 +86,8 @@ def wrapped(text: str, width: int, begin: str = "") -> str:
         kept = line
         for pattern in _UNBROKEN:
             kept = re.sub(pattern, lambda found: found[0].replace(" ", "\0"), kept)
-        whole_words = textwrap.TextWrapper(
-            width, begin, indent, break_long_words=False, break_on_hyphens=False
-        )
-        return whole_words.fill(kept).replace("\0", " ")
+        fill = textwrap.TextWrapper(width, begin, indent, break_long_words=False, break_on_hyphens=False).fill
+        return fill(kept).replace("\0", " ")
 
     return "\n".join(map(wrap, text.split("\n")))
 
