@@ -28,23 +28,24 @@ in_browser = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def chromium():
+async def page():
     async with async_playwright() as playwright:
         chromium = await playwright.chromium.launch(executable_path=browser.program(), args=["--no-sandbox"])
-        yield chromium
+        yield await chromium.new_page()
         await chromium.close()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def seen(chromium):
-    """A page, with what it complained of and asked for."""
-    page = await chromium.new_page()
+async def seen(page):
+    """The page, with what it complained of and asked for."""
     seen = SimpleNamespace(page=page, complaints=[], requests=[])
     page.on("pageerror", lambda error: seen.complaints.append(str(error)))
     page.on("console", lambda message: seen.complaints.append(message.text))
     page.on("request", lambda request: seen.requests.append(request.url))
     yield seen
-    await page.context.close()
+    await page.goto("about:blank")
+    await page.emulate_media(color_scheme="null")
+    await page.set_viewport_size({"width": 1280, "height": 720})
 
 
 @pytest.fixture
