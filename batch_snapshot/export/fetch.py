@@ -57,7 +57,7 @@ async def export(
         records.check(source, fields)
     result = Exported()
     for source, named in sources.items():
-        with ExportFile(source, fields, environment.clock, environment.now()) as file:
+        with records.open_export(source, fields, environment.clock, environment.now()) as file:
             for ledger in named:
                 async with open_ledger_readers(ledger, headers[ledger], options, environment) as readers:
                     await _Fetcher(file, fields, environment, result).fetch(ledger, readers)

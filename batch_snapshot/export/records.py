@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from batch_snapshot import files, paths
 from batch_snapshot.errors import SAME_COMMAND, InputError, StateFolderError, StorageError, file_error
@@ -23,6 +23,27 @@ HEAD = b'{"type":"snapshot",'
 SYNC_EVERY = 1.0
 
 
+@contextmanager
+def open_export(
+    path: Path, fields: Sequence[str], clock: Callable[[], float], now: datetime
+) -> Iterator["ExportFile"]:
+    """Open an export for appending, and make what was appended durable at the end."""
+    elsewhere = "name another --output"
+    with ExitStack() as stack:
+        lock = paths.ledger_lock(path)
+        stack.enter_context(locks.hold(lock, what=str(path), since=timestamp(now), elsewhere=elsewhere))
+        try:
+            fd = files.open_descriptor(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+            stack.callback(os.close, fd)
+            os.fchmod(fd, 0o600)
+            files.sync_folder(path.parent)
+        except OSError as error:
+            raise StateFolderError(file_error(path, error, elsewhere)) from None
+        file = ExportFile(path, fd, fields, clock)
+        stack.callback(file.sync)
+        yield file
+
+
 class ExportFile:
     """An export that is open for appending, with the snapshots that it holds already.
 
@@ -30,43 +51,18 @@ class ExportFile:
     more is written: a line behind a torn one would be lost with it.
     """
 
-    def __init__(self, path: Path, fields: Sequence[str], clock: Callable[[], float], now: datetime) -> None:
-        self.path = path
-        self._fields = list(fields)
-        self._clock = clock
-        self._since = timestamp(now)
+    def __init__(self, path: Path, fd: int, fields: Sequence[str], clock: Callable[[], float]) -> None:
+        self.path, self._fd, self._fields, self._clock = path, fd, list(fields), clock
         self._known: set[bytes] = set()
         self._synced = clock()
-        self._stack = ExitStack()
         self._disk = files.DISK.get()
         self._size = 0
         self._failed: StorageError | None = None
-
-    def __enter__(self) -> Self:
-        with self._stack as stack:
-            lock = paths.ledger_lock(self.path)
-            stack.enter_context(
-                locks.hold(lock, what=str(self.path), since=self._since, elsewhere="name another --output")
-            )
-            try:
-                flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
-                self._fd = files.open_descriptor(self.path, flags, 0o600)
-                stack.callback(os.close, self._fd)
-                os.fchmod(self._fd, 0o600)
-                files.sync_folder(self.path.parent)
-            except OSError as error:
-                raise StateFolderError(file_error(self.path, error, "name another --output")) from None
-            for record, end in positions(self.path):
-                _check_fields(self.path, self._fields, record)
-                self._size = end
-                self._known.add(_digest(record["arn"]))
-            self._disk.truncate(self._fd, self._size)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        with self._stack:
-            self._sync()
+        for record, end in positions(path):
+            _check_fields(path, fields, record)
+            self._size = end
+            self._known.add(_digest(record["arn"]))
+        self._disk.truncate(fd, self._size)
 
     def __contains__(self, arn: str) -> bool:
         return _digest(arn) in self._known
@@ -92,9 +88,9 @@ class ExportFile:
         self._size += written
         self._known.add(_digest(str(answer["Arn"])))
         if self._clock() - self._synced >= SYNC_EVERY:
-            self._sync()
+            self.sync()
 
-    def _sync(self) -> None:
+    def sync(self) -> None:
         self._synced = self._clock()
         with self._writing():
             self._disk.sync(self._fd)
