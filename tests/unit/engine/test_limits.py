@@ -319,13 +319,14 @@ async def by_number(name: str) -> str:
     return f"aws/{name[-1]}"
 
 
-def applied(limits: AccountLimits, name: str, *, at: float = 0.0) -> AccountState:
+def applied(
+    limits: AccountLimits, name: str, *, identify: Callable[[str], Awaitable[str]] = by_number
+) -> AccountState:
     """The account after it was identified and its windows are set."""
 
     async def settle() -> AccountState:
-        await anyio.sleep(at)
         account = limits.new_state(name, wait=False)
-        await limits.apply(account, by_number)
+        await limits.apply(account, identify)
         return account
 
     return in_virtual_time(settle)
@@ -417,11 +418,7 @@ def test_without_a_log_the_account_is_not_identified():
     async def asked(name: str) -> str:
         raise AssertionError(name)
 
-    async def settle() -> None:
-        limits = limits_of(None, a1=Quota(per_second=5))
-        await limits.apply(limits.new_state("a1", wait=False), asked)
-
-    trio.run(settle)
+    applied(limits_of(None, a1=Quota(per_second=5)), "a1", identify=asked)
 
 
 def test_an_account_known_before_keeps_its_windows_while_sts_is_silent(usage):
@@ -431,14 +428,8 @@ def test_an_account_known_before_keeps_its_windows_while_sts_is_silent(usage):
     async def identify(_: str) -> str:
         return known.pop(0)
 
-    async def settle(quota: Quota) -> AccountState:
-        limits = limits_of(usage, a1=quota)
-        account = limits.new_state("a1", wait=False)
-        await limits.apply(account, identify)
-        return account
-
     for _ in range(2):
-        account = trio.run(settle, PER_DAY)
+        account = applied(limits_of(usage, a1=PER_DAY), "a1", identify=identify)
         assert isinstance(account.pacer.meter, WindowMeter)
         assert account.pacer.meter.key == "aws:123456789012:us-east-1 writes"
         assert account.warnings == []
@@ -449,13 +440,7 @@ def test_an_account_never_known_is_a_warning_if_it_has_windows(usage, quota, war
     async def identify(_: str) -> str:
         return "aws key:0123"
 
-    async def settle() -> AccountState:
-        limits = limits_of(usage, a1=quota)
-        account = limits.new_state("a1", wait=False)
-        await limits.apply(account, identify)
-        return account
-
-    warnings = trio.run(settle).warnings
+    warnings = applied(limits_of(usage, a1=quota), "a1", identify=identify).warnings
     assert [("STS" in one, "sts:GetCallerIdentity" in one) for one in warnings] == [(True, True)] * warned
 
 
@@ -465,14 +450,11 @@ def test_an_account_without_credentials_gets_no_windows(usage):
     async def identify(name: str) -> str:
         raise ApiError(failure)
 
-    async def settle() -> None:
-        limits = limits_of(usage, a1=PER_DAY)
-        account = limits.new_state("a1", wait=False)
-        with pytest.raises(ApiError):
-            await limits.apply(account, identify)
-        assert account.pacer.meter is None
-
-    trio.run(settle)
+    limits = limits_of(usage, a1=PER_DAY)
+    account = limits.new_state("a1", wait=False)
+    with pytest.raises(ApiError):
+        trio.run(limits.apply, account, identify)
+    assert account.pacer.meter is None
     assert notes(usage) == set()
 
 
@@ -569,11 +551,22 @@ def summarised(found: AccountForecast) -> tuple[float, str, tuple[int, ...]]:
     return found.rate, found.basis, found.used
 
 
-def test_a_forecast_uses_the_declared_rate(usage):
-    found = limits_of(usage, a1=Quota(per_second=5, per_hour=60, per_day=100)).forecast("a1", 100)
-    assert summarised(found) == (5, "declared", (0, 0))
-    assert found.windows == windows(Quota(per_hour=60, per_day=100))
-    assert found.forecast.ends_in == pytest.approx(HOUR + 39 / 5)
+@pytest.mark.parametrize(
+    ("quota", "rows", "rate", "expected", "ends_in"),
+    [
+        (Quota(per_second=5, per_hour=60, per_day=100), 100, None, (5, "declared", (0, 0)), HOUR + 39 / 5),
+        (Quota(per_second=5), 11, 2.0, (2.0, "measured", ()), 5),
+        (Quota(per_day=100), 150, None, (PUBLISHED_RATE, "assumed", (0,)), DAY + 49),
+    ],
+)
+@pytest.mark.parametrize("logged", [True, False])
+def test_a_forecast_uses_the_rate_measured_by_this_run_or_declared(
+    usage, quota, rows, rate, expected, ends_in, logged
+):
+    found = limits_of(usage if logged else None, a1=quota).forecast("a1", rows, rate)
+    assert summarised(found) == expected
+    assert found.windows == windows(quota)
+    assert found.forecast.ends_in == pytest.approx(ends_in)
 
 
 def test_a_forecast_uses_the_rate_learned_by_an_earlier_run(usage, clock):
@@ -587,18 +580,6 @@ def test_a_forecast_uses_the_rate_learned_by_an_earlier_run(usage, clock):
     assert summarised(limits_of(usage, a1=Quota()).forecast("a1", 10)) == (12.0, "learned", ())
     clock.now += 2
     assert summarised(limits_of(usage, a1=Quota()).forecast("a1", 10)) == (PUBLISHED_RATE, "assumed", ())
-
-
-def test_a_forecast_uses_the_rate_measured_by_this_run(usage):
-    found = limits_of(usage, a1=Quota(per_second=5)).forecast("a1", 11, 2.0)
-    assert summarised(found) == (2.0, "measured", ())
-    assert found.forecast.ends_in == pytest.approx(5)
-
-
-def test_without_a_log_a_forecast_knows_only_what_is_declared():
-    found = limits_of(None, a1=Quota(per_day=100)).forecast("a1", 150)
-    assert summarised(found) == (PUBLISHED_RATE, "assumed", (0,))
-    assert found.forecast.ends_in == pytest.approx(DAY + 49)
 
 
 def test_a_forecast_counts_what_is_used_of_each_window_without_any_call(usage, clock):
