@@ -72,10 +72,6 @@ class Attempts:
         self._note(ambiguous=True)
         self.in_flight, self.failure = False, failure
 
-    def outcome_if_left(self, now: datetime) -> Outcome | None:
-        """The outcome if the row is tried no more; None: no try of this run left it in doubt."""
-        return self.unsettled(self.failure, now) if self.request.ambiguous and self.failure else None
-
     def succeeded(self, receipt: Receipt, now: datetime, *, reconciled: bool = False) -> Outcome:
         """The outcome with a snapshot, named by an answer or found by a look-up."""
         return self._outcome(

@@ -48,9 +48,10 @@ class LookUps:
             LookUpRefusedError: the look-up is not possible, and rows in doubt are not to be sent again.
         """
         while True:
-            lag = retry.read_lag_left(attempts.last_sent_at, self.seams.now(), self.settings.read_lag)
+            # Reads may not show yet what was sent last. A clock that was set back adds nothing.
+            lag, waited = self.settings.read_lag, (self.seams.now() - attempts.last_sent_at).total_seconds()
             with account.interruptible():
-                await anyio.sleep(lag)
+                await anyio.sleep(min(lag, max(0.0, lag - waited)))
             failure = await self.calls.read(account, partial(self.seams.look_up, attempts.request))
             if not isinstance(failure, Failure):
                 attempts.known_since = None

@@ -270,5 +270,5 @@ class Engine(RunState):
             attempts.dropped()
         if self._seams.leave is not None:
             self._seams.leave(attempts)
-        elif outcome := attempts.outcome_if_left(self._now()):
-            self.record(outcome)
+        elif attempts.request.ambiguous and attempts.failure:
+            self.record(attempts.unsettled(attempts.failure, self._now()))

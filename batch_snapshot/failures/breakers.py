@@ -198,10 +198,6 @@ class Pause:
     probes: int = 0
 
     @property
-    def probe_gap(self) -> float:
-        return min(LONGEST_PROBE_GAP, FIRST_PROBE_AFTER * 2.0**self.probes)
-
-    @property
     def short(self) -> str:
         """Why, for the display."""
         return self.what.partition(": ")[0] if self.key != UNREACHABLE else self.what
@@ -218,5 +214,6 @@ class Pause:
 
     def after_probe(self, what: str, now: float) -> Self:
         """The pause after a failed probe; the last probe leaves when the pause ends."""
-        probed = replace(self, what=what, probes=self.probes + 1)
-        return replace(probed, next_at=max(self.next_at, min(now + probed.probe_gap, self.ends)))
+        probes = self.probes + 1
+        next_at = now + min(LONGEST_PROBE_GAP, FIRST_PROBE_AFTER * 2.0**probes)
+        return replace(self, what=what, probes=probes, next_at=max(self.next_at, min(next_at, self.ends)))

@@ -94,11 +94,6 @@ CLOCKS_DISAGREE = Failure(
 )
 
 
-def read_lag_left(last_sent_at: datetime, now: datetime, read_lag: float) -> float:
-    """Seconds to wait until a look-up is sure to show what was sent last."""
-    return min(read_lag, max(0.0, read_lag - (now - last_sent_at).total_seconds()))
-
-
 @dataclass(frozen=True, slots=True)
 class FailureLimit:
     """`--max-failures N|P%`: more rows than this failed or in doubt stop the run."""

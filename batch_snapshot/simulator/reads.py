@@ -231,10 +231,6 @@ def _invitations(world: World, params: Params, _seen_until: float) -> Rows:
     ]
 
 
-def _jobs(world: World, params: Params, _seen_until: float) -> Rows:
-    return [_job_row(params["Catalog"], job) for job in world.jobs]
-
-
 def _opportunities(world: World, params: Params, _seen_until: float) -> Rows:
     span = params.get("LastModifiedDate") or {}
     after = parse_time(span.get("AfterLastModifiedDate") or "") or float("-inf")
@@ -256,7 +252,7 @@ _LISTS: Final[Mapping[str, Callable[[World, Params, float], Iterable[Row]]]] = {
     "ListEngagements": _engagements,
     "ListOpportunities": _opportunities,
     "ListOpportunityFromEngagementTasks": partial(_tasks, "opportunity-from-engagement", ["engagement"]),
-    "ListResourceSnapshotJobs": _jobs,
+    "ListResourceSnapshotJobs": lambda world, params, _: [_job_row(params["Catalog"], j) for j in world.jobs],
     "ListResourceSnapshots": _snapshots,
 }
 
