@@ -5,9 +5,4 @@ a snapshot up, `--max-failures`), `breakers` (when an account pauses or stops) a
 do about credentials). Pure: no clock, no files, no network.
 """
 
-__all__ = [
-    "advice",
-    "breakers",
-    "error_codes",
-    "retry",
-]
+__all__ = ["advice", "breakers", "error_codes", "retry"]

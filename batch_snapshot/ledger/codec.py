@@ -39,25 +39,22 @@ def encode_intent(
     return _line({"type": "intent", "at": timestamp(at), **known, "rows": rows})
 
 
+#: What a result line says as an outcome has it, and its times.
+_OUTCOME = ("status", "arn", "revision", "attempts", "throttles", "ambiguous", "request_id", "error")
+_OUTCOME_TIMES = ("first_sent_at", "started_at", "finished_at")
+
+
 def encode_result(run_id: str, outcome: Outcome) -> bytes:
-    request, error = outcome.request, outcome.error
+    request = outcome.request
+    times = {name: getattr(outcome, name) for name in _OUTCOME_TIMES}
     fields: dict[str, Any] = {
         "type": "result",
         "run_id": run_id,
         **request.row._asdict(),
         "client_token": request.client_token,
         "generation": request.generation,
-        "status": outcome.status,
-        "arn": outcome.arn,
-        "revision": outcome.revision,
-        "attempts": outcome.attempts,
-        "throttles": outcome.throttles,
-        "ambiguous": outcome.ambiguous,
-        "request_id": outcome.request_id,
-        "error": asdict(error) if error else None,
-        "first_sent_at": timestamp(outcome.first_sent_at) if outcome.first_sent_at else None,
-        "started_at": timestamp(outcome.started_at),
-        "finished_at": timestamp(outcome.finished_at),
+        **{name: getattr(outcome, name) for name in _OUTCOME},
+        **{name: moment and timestamp(moment) for name, moment in times.items()},
     }
     if outcome.reconciled:
         fields["reconciled"] = True
@@ -72,7 +69,7 @@ def encode_skip(run_id: str, at: datetime, reason: Skip, rows: Sequence[Row]) ->
     Readers that do not know it take the rows for unattempted; they could not read a result of a new status.
     """
     fields = {"type": "skip", "run_id": run_id, "at": timestamp(at), "reason": reason}
-    return _line({**fields, "rows": [list(row) for row in rows]})
+    return _line({**fields, "rows": rows})
 
 
 def encode_end(run_id: str, end: End) -> bytes:
@@ -111,7 +108,7 @@ def _line(fields: Mapping[str, Any]) -> bytes:
         return encode(fields) + b"\n"
     except UnicodeEncodeError:
         # A path can hold bytes that are no text: they are recorded as question marks.
-        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), default=asdict)
         return text.encode("utf-8", "replace") + b"\n"
 
 
