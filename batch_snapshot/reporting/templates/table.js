@@ -94,7 +94,7 @@ const drawTable = ({ rows, texts }, { noun, columns, searched, choice: [choice, 
     draw(chosen.subarray(page * PAGE, (page + 1) * PAGE));
     at("place").textContent = chosen.length
       ? `${noun[0].toUpperCase()}${noun.slice(1)}s ${number.format(page * PAGE + 1)} to ${number.format(Math.min(chosen.length, (page + 1) * PAGE))}, page ${number.format(page + 1)} of ${number.format(pages)}`
-      : `No ${noun} matches`;
+      : rows ? `No ${noun} matches` : `There are no ${noun}s`;
     at("first").disabled = at("previous").disabled = page === 0;
     at("next").disabled = at("last").disabled = page >= pages - 1;
   };

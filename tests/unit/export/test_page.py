@@ -79,6 +79,14 @@ def test_page_counts_fields_and_shows_each_change(file, chromium):
     assert [each for each in opened.requests if not each.startswith("blob:")] == [file.as_uri()]
 
 
+def test_page_without_changes_says_so(tmp_path, chromium):
+    page.write(diff.PayloadDifference("a", "b", 1, 1), tmp_path / "none.html", NOW)
+    opened = OpenPage(chromium)
+    opened.open(tmp_path / "none.html")
+    opened.page.locator("#place", has_text="There are no changes").wait_for()
+    assert opened.complaints == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_is_for_every_eye_and_width(file, chromium, scheme):
     opened = OpenPage(chromium)
