@@ -2,6 +2,7 @@
 
 import gc
 import os
+import socket
 import sys
 from contextlib import ExitStack, suppress
 from importlib import import_module
@@ -73,6 +74,18 @@ def botocore_data_is_loaded_once():
     end = botocore_cache.once()
     yield
     end()
+
+
+@pytest.fixture(scope="module")
+def trap():
+    """The URL of a socket to which no test may connect."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(0)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(BlockingIOError):
+            listener.accept()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pty
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import termios
@@ -24,9 +23,10 @@ import botocore
 import pytest
 
 from batch_snapshot import __version__, cli
+from batch_snapshot.models import Status
 from batch_snapshot.simulator import Faults, SimulatorSettings, serve
+from tests.support.ledgers import LedgerBuilder, row
 from tests.support.processes import (
-    TEMPLATE,
     Finished,
     Place,
     assert_exactly_once,
@@ -248,7 +248,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["run", "trial.yaml", "--ledger", LONG], "File name too long"),
     (["plan", "trial.yaml", "--ledger", LONG], "cannot be reached"),
     (["plan", "trial.yaml", "--state-dir", LONG], "cannot be reached"),
-    (["retry", "old.ndjson", "--all", "--dry-run", "--run-id", "other"], "has run id r, not other"),
+    (["retry", "old.ndjson", "--all", "--dry-run", "--run-id", "other"], "has run id night-1, not other"),
     (["simulate", "--faults", "fire=1"], "known: internal"),
     (["simulate", "--faults", "internal=2"], "internal"),
     (["simulate", "--rate", "0"], "rate"),
@@ -257,40 +257,15 @@ WRONG: list[tuple[list[str], str]] = [
 ]
 
 
-@pytest.fixture
-def trap():
-    """A socket that nobody may connect to, and its URL."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        listener.settimeout(0)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with pytest.raises(BlockingIOError):
-            listener.accept()
-
-
 def lay_out(place: Place) -> dict[Path, bytes]:
     """A manifest, a ledger with a row that failed, and files that are neither; returns them all."""
     place.manifest(pairs(1))
     (place.folder / "picture.yaml").write_bytes(bytes(range(256)))
     (place.folder / "empty.ndjson").touch()
     (place.folder / "zeros.ndjson").write_bytes(bytes(9) + b'"}\n')
-    row = ["default", "Sandbox", "eng-00000000000000", "Opportunity", "O1", TEMPLATE]
-    names = ("account", "catalog", "engagement", "resource_type", "resource", "template")
-    at = "2026-01-01T00:00:00.000Z"
-    lines = [
-        {"type": "run", "schema": 1, "run_id": "r", "command": "run", "name": "trial", "manifest": None,
-         "manifest_sha256": None, "rows": 1, "endpoint": "aws", "started_at": at, "version": "0",
-         "settings": {}, "accounts": {"default": {"role_arn": None, "profile": None, "region": None}}},
-        {"type": "intent", "at": at, "rows": [["t", *row, 0]]},
-        {"type": "result", "run_id": "r", **dict(zip(names, row, strict=True)), "client_token": "t",
-         "generation": 0, "status": "failed", "arn": None, "revision": None, "attempts": 1, "throttles": 0,
-         "ambiguous": False, "request_id": None, "first_sent_at": at, "started_at": at, "finished_at": at,
-         "error": {"kind": "denied", "code": "AccessDeniedException", "message": "no", "reason": None,
-                   "http_status": 400}},
-    ]  # fmt: skip
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (place.folder / "old.ndjson").write_text(text, "utf-8")
+    failed = row(0, "default", resource="O1")
+    ledger = LedgerBuilder(1, name="trial").begin(accounts={"default": {}}).intend(failed)
+    ledger.result(failed, Status.FAILED).write(place.folder / "old.ndjson")
     return {path: path.read_bytes() for path in place.folder.iterdir() if path.is_file()}
 
 

@@ -4,8 +4,7 @@ import asyncio
 import json
 import re
 import shutil
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +29,6 @@ REFUSED = {"engagement": "eng-invalid0000001", "resource": "O9"}
 
 #: What the ledger of the fixture holds, line by line.
 LINES = ["run", "intent", "result", "result", "result", "result", "end", "run", "intent", "result", "end"]
-
-
-@pytest.fixture(scope="module")
-def trap() -> Iterator[str]:
-    """The URL of a socket to which no test may connect."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        listener.settimeout(0)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with pytest.raises(BlockingIOError):
-            listener.accept()
 
 
 @pytest.fixture(scope="module")
