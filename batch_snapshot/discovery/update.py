@@ -125,36 +125,24 @@ def layout(text: str, where: str) -> Layout:
     """Find the entries of `pairs`."""
     root: Any = yaml.compose(text, Loader=yaml.CSafeLoader)
     sections = {key.value: (key, value) for key, value in root.value}
-    defaults = _defaults(sections.get("defaults", (None, None))[1])
-    if "pairs" not in sections:
-        return Layout([], -1, "  ", headless=True, defaults=defaults)
+    # A loader that leaves every scalar the text that it is.
+    values: dict[str, Any] = yaml.load(text, Loader=yaml.CBaseLoader)  # noqa: S506 - it makes only texts
+    found = Layout([], -1, "  ", headless="pairs" not in values, defaults=values.get("defaults") or {})
+    if found.headless:
+        return found
     key, value = sections["pairs"]
     if isinstance(value, yaml.ScalarNode):
-        return Layout([], key.end_mark.line, "  ", headless=False, defaults=defaults)
+        found.after = key.end_mark.line
+        return found
     if value.flow_style:
         way_out = (
             "write them as lines that begin with -" if value.value else "write pairs: alone, or remove it"
         )
         raise InputError(f"{where}:{key.start_mark.line + 1}: its pairs stand in [brackets]: {way_out}")
-    entries = [_entry(node) for node in value.value]
-    indent = " " * value.start_mark.column
-    return Layout(entries, entries[-1].last_line, indent, headless=False, defaults=defaults)
-
-
-def _defaults(node: Any) -> dict[str, str]:
-    if not isinstance(node, yaml.MappingNode):
-        return {}
-    return {key.value: value.value for key, value in node.value if isinstance(value, yaml.ScalarNode)}
-
-
-def _entry(node: Any) -> PairEntry:
-    last = max(mark.line for mark in _ends(node))
-    fields = {key.value: _value(value) for key, value in node.value} if hasattr(node, "value") else {}
-    return PairEntry(last, fields)
-
-
-def _value(node: Any) -> Any:
-    return [one.value for one in node.value] if isinstance(node, yaml.SequenceNode) else node.value
+    for node, fields in zip(value.value, values["pairs"], strict=True):
+        found.entries.append(PairEntry(max(mark.line for mark in _ends(node)), fields))
+    found.after, found.indent = found.entries[-1].last_line, " " * value.start_mark.column
+    return found
 
 
 def _ends(node: Any) -> Iterator[Any]:
