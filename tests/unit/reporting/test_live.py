@@ -158,6 +158,7 @@ def test_rate_of_the_last_minute_is_not_shown_above_a_learned_one(tmp_path, monk
     shown = re.search(r"<b>([\d.]+)/s</b>.*, of ([\d.]+)/s learned", parts["now"])
     assert shown
     assert float(shown[2]) >= float(shown[1]) > 1
+    assert "Allowed: 30 a minute." in parts["course"], "the chart has the learned rate"
 
 
 def test_secrets_of_messages_are_not_shown(tmp_path):
