@@ -89,6 +89,15 @@ def trap():
 
 
 @pytest.fixture
+def cwd(tmp_path, monkeypatch):
+    """An empty working folder of this process, and no AWS configuration but our own."""
+    from tests.support.processes import move_in
+
+    move_in(monkeypatch, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def place(tmp_path):
     """A folder to run commands in."""
     from tests.support.processes import Place

@@ -35,7 +35,6 @@ from tests.support.processes import (
     Json,
     assert_exactly_once,
     by_engagement,
-    move_in,
     of_type,
     pairs,
     results,
@@ -54,11 +53,9 @@ CURABLE = {"transient", "conflict", "quota"}
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    """An empty working folder, and no AWS configuration but our own."""
-    move_in(monkeypatch, tmp_path)
+def place(cwd):
     CLOCK.ahead = 0.0
-    return tmp_path
+    return cwd
 
 
 CLOCK = WallClock()

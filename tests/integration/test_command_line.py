@@ -20,17 +20,11 @@ from batch_snapshot.models import Status
 from batch_snapshot.simulator import DEMO
 from tests.support.ledgers import LedgerBuilder, row
 from tests.support.marks import on_linux
-from tests.support.processes import move_in, of_type, pairs, results, write_manifest
+from tests.support.processes import of_type, pairs, results, write_manifest
 
 PAIRS = "engagement,resource\n" + "".join(f"eng-{n:014d},O{n}\n" for n in range(1, 13))
 QUIET = ["--progress", "none"]
 UNDONE = "snapshots cannot be undone, and they notify partners"
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    move_in(monkeypatch, tmp_path)
-    return tmp_path
 
 
 @pytest.fixture
@@ -87,8 +81,8 @@ def test_no_line_of_help_but_examples_is_wider_than_the_terminal(monkeypatch, ca
 # -- values from the environment -----------------------------------------------------------------------
 
 
-def test_variable_stands_for_an_option_and_the_command_line_wins(place, monkeypatch, call):
-    write_manifest(place / "trial.yaml", pairs(3))
+def test_variable_stands_for_an_option_and_the_command_line_wins(cwd, monkeypatch, call):
+    write_manifest(cwd / "trial.yaml", pairs(3))
     monkeypatch.setenv("BATCH_SNAPSHOT_RUN_SIMULATE", "rate=500,burst=50")
     monkeypatch.setenv("BATCH_SNAPSHOT_RUN_FORMAT", "json")
     monkeypatch.setenv("BATCH_SNAPSHOT_RUN_LIMIT", "1")
@@ -110,8 +104,8 @@ def test_variable_stands_for_an_option_and_the_command_line_wins(place, monkeypa
         ("BATCH_SNAPSHOT_RUN_SIMULATE", "raet=5", "$BATCH_SNAPSHOT_RUN_SIMULATE: there is no setting 'raet'"),
     ],
 )
-def test_wrong_value_in_a_variable_is_one_line_that_names_it(place, monkeypatch, call, name, value, words):
-    write_manifest(place / "trial.yaml", pairs(1))
+def test_wrong_value_in_a_variable_is_one_line_that_names_it(cwd, monkeypatch, call, name, value, words):
+    write_manifest(cwd / "trial.yaml", pairs(1))
     monkeypatch.setenv(name, value)
     code, out, err = call("run", "trial.yaml")
     assert (code, out) == (2, "")
@@ -119,8 +113,8 @@ def test_wrong_value_in_a_variable_is_one_line_that_names_it(place, monkeypatch,
     assert len(err.splitlines()) == 1
 
 
-def test_misspelt_variable_is_a_warning(place, monkeypatch, call):
-    write_manifest(place / "trial.yaml", pairs(1))
+def test_misspelt_variable_is_a_warning(cwd, monkeypatch, call):
+    write_manifest(cwd / "trial.yaml", pairs(1))
     monkeypatch.setenv("BATCH_SNAPSHOT_VALIDATE_FROMAT", "json")
     code, _, err = call("validate", "trial.yaml")
     assert code == 0
@@ -130,19 +124,19 @@ def test_misspelt_variable_is_a_warning(place, monkeypatch, call):
     )
 
 
-def test_variables_of_other_meanings_stay_as_they_are(place, monkeypatch, call):
+def test_variables_of_other_meanings_stay_as_they_are(cwd, monkeypatch, call):
     for name in ("VERSION", "HELP", "DEBUG", "RUN_HELP", "NOTIFY_WEBHOOK"):
         monkeypatch.setenv(f"BATCH_SNAPSHOT_{name}", "https://hooks.example/T0/secretsecretsecret")
-    write_manifest(place / "trial.yaml", pairs(1))
+    write_manifest(cwd / "trial.yaml", pairs(1))
     code, out, err = call("validate", "trial.yaml")
     assert code == 0
     assert out.startswith("trial.yaml: valid")
     assert err == ""
 
 
-def test_next_command_names_ledger_and_simulator_of_the_environment(place, monkeypatch, call):
+def test_next_command_names_ledger_and_simulator_of_the_environment(cwd, monkeypatch, call):
     """Typed where the variables are not set, it must not open another ledger or call AWS."""
-    write_manifest(place / "trial.yaml", pairs(2))
+    write_manifest(cwd / "trial.yaml", pairs(2))
     monkeypatch.setenv("BATCH_SNAPSHOT_RUN_SIMULATE", "rate=500")
     monkeypatch.setenv("BATCH_SNAPSHOT_RUN_LEDGER", "ledgers/{name}-{date}.ndjson")
     monkeypatch.setattr(sys, "argv", ["batch-snapshot", "run", "trial.yaml", "--limit", "1"])
@@ -158,7 +152,7 @@ def test_next_command_names_ledger_and_simulator_of_the_environment(place, monke
     assert "2 rows: 2 succeeded" in out
 
 
-def test_format_of_the_environment_holds_for_errors_too(place, monkeypatch, call):
+def test_format_of_the_environment_holds_for_errors_too(cwd, monkeypatch, call):
     monkeypatch.setenv("BATCH_SNAPSHOT_RUN_FORMAT", "json")
     code, out, _ = call("run", "nowhere.yaml", "--no-such-flag")
     assert (code, json.loads(out)["error"]["kind"]) == (2, "usage")
@@ -167,9 +161,9 @@ def test_format_of_the_environment_holds_for_errors_too(place, monkeypatch, call
 # -- messages ------------------------------------------------------------------------------------------
 
 
-def test_every_problem_is_a_line_that_begins_with_error_and_all_problems_shows_the_rest(place, call):
+def test_every_problem_is_a_line_that_begins_with_error_and_all_problems_shows_the_rest(cwd, call):
     lines = "".join(f"  - {{engagement: wrong{n}, resource: O1}}\n" for n in range(70))
-    (place / "wrong.yaml").write_text(
+    (cwd / "wrong.yaml").write_text(
         f"version: 1\nname: wrong\ndefaults: {{catalog: Sandbox}}\npairs:\n{lines}"
     )
     for command in ("validate", "plan", "run"):
@@ -185,7 +179,7 @@ def test_every_problem_is_a_line_that_begins_with_error_and_all_problems_shows_t
     assert found["problems"][69]["line"] == 74
 
 
-def test_words_are_coloured_on_a_terminal_alone(place, monkeypatch, call):
+def test_words_are_coloured_on_a_terminal_alone(cwd, monkeypatch, call):
     assert "\x1b" not in call("run", "nowhere.yaml")[2]
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     assert call("run", "nowhere.yaml")[2].startswith("\x1b[31m\x1b[1merror: \x1b[0mnowhere.yaml")
@@ -193,8 +187,8 @@ def test_words_are_coloured_on_a_terminal_alone(place, monkeypatch, call):
     assert call("run", "nowhere.yaml")[2].startswith("error: nowhere.yaml")
 
 
-def test_run_for_catalog_aws_that_does_not_ask_warns_in_one_line(place, call):
-    write_manifest(place / "real.yaml", pairs(2), catalog="AWS", name="real")
+def test_run_for_catalog_aws_that_does_not_ask_warns_in_one_line(cwd, call):
+    write_manifest(cwd / "real.yaml", pairs(2), catalog="AWS", name="real")
     where = ["--endpoint-url", "http://127.0.0.1:9", "--max-duration", "1s"]
     _, _, err = call("run", "real.yaml", *where, *QUIET)
     told = [line for line in err.splitlines() if "undone" in line]
@@ -206,29 +200,29 @@ def test_run_for_catalog_aws_that_does_not_ask_warns_in_one_line(place, call):
 # -- init, and files of pairs as manifests --------------------------------------------------------------
 
 
-def test_init_writes_a_file_once_and_names_the_manifest_after_it(place, call):
+def test_init_writes_a_file_once_and_names_the_manifest_after_it(cwd, call):
     assert call("init", "my pairs.yaml")[0] == 0
-    loaded = manifest.load(place / "my pairs.yaml")
+    loaded = manifest.load(cwd / "my pairs.yaml")
     assert (loaded.name, loaded.rows) == ("my-pairs", 3)
-    written = (place / "my pairs.yaml").read_bytes()
+    written = (cwd / "my pairs.yaml").read_bytes()
     code, _, err = call("init", "my pairs.yaml", "--name", "other")
     assert (code, err) == (2, "error: my pairs.yaml: already exists: name another file, or remove it first\n")
-    assert (place / "my pairs.yaml").read_bytes() == written
+    assert (cwd / "my pairs.yaml").read_bytes() == written
     assert "\nname: other\n" in call("init", "--name", "other")[1]
 
 
-def test_init_from_a_csv_includes_it(place, call):
-    (place / "pairs.csv").write_text(PAIRS)
+def test_init_from_a_csv_includes_it(cwd, call):
+    (cwd / "pairs.csv").write_text(PAIRS)
     assert call("init", "backfill.yaml", "--from", "pairs.csv")[0] == 0
-    loaded = manifest.load(place / "backfill.yaml")
+    loaded = manifest.load(cwd / "backfill.yaml")
     assert (loaded.name, loaded.rows) == ("backfill", 12)
 
 
-def test_init_recognises_columns_of_a_crm_by_their_values(place, call):
+def test_init_recognises_columns_of_a_crm_by_their_values(cwd, call):
     export = "Account;Engagement Id;Opportunity: Id\nACME;eng-0123456789abcd;O1\n;eng-0123456789abce;O2\n"
-    (place / "CRM export.csv").write_text(f"\ufeff{export}", "utf-8")
+    (cwd / "CRM export.csv").write_text(f"\ufeff{export}", "utf-8")
     assert call("init", "crm.yaml", "--from", "CRM export.csv")[0] == 0
-    assert manifest.load(place / "crm.yaml").rows == 2
+    assert manifest.load(cwd / "crm.yaml").rows == 2
 
 
 @pytest.mark.parametrize(
@@ -243,21 +237,21 @@ def test_init_recognises_columns_of_a_crm_by_their_values(place, call):
         (["absent/new.yaml"], "create its folder"),
     ],
 )  # fmt: skip
-def test_init_that_cannot_work_writes_nothing(place, call, words, said):
-    (place / "columns.csv").write_text("a,b\n1,2\n")
-    (place / "pairs.txt").write_text(PAIRS)
-    (place / "sub").mkdir()
+def test_init_that_cannot_work_writes_nothing(cwd, call, words, said):
+    (cwd / "columns.csv").write_text("a,b\n1,2\n")
+    (cwd / "pairs.txt").write_text(PAIRS)
+    (cwd / "sub").mkdir()
     code, out, err = call("init", *words)
     assert (code, out) == (2, "")
     assert said in err
-    assert not list(place.rglob("new.*"))
+    assert not list(cwd.rglob("new.*"))
 
 
 @pytest.mark.parametrize("file", ["nightly.csv", "nightly.ndjson"])
-def test_file_of_pairs_runs_as_a_manifest(place, call, file):
+def test_file_of_pairs_runs_as_a_manifest(cwd, call, file):
     lines = [line.split(",") for line in PAIRS.splitlines()[1:]]
     objects = "".join(json.dumps({"engagement": e, "resource": r}) + "\n" for e, r in lines)
-    (place / file).write_text(PAIRS if file.endswith(".csv") else objects)
+    (cwd / file).write_text(PAIRS if file.endswith(".csv") else objects)
     code, _, err = call("validate", file)
     assert code == 2
     assert "12 rows without a catalog: give --catalog Sandbox (or AWS), or a column catalog" in err
@@ -267,19 +261,19 @@ def test_file_of_pairs_runs_as_a_manifest(place, call, file):
     assert code == 4
     code, out, _ = call("run", file, "--catalog", "Sandbox", "--format", "json", *simulate)
     assert (code, json.loads(out)["counts"]["succeeded"]) == (0, 12)
-    head = of_type(place / "ledgers/nightly.simulated.ndjson", "run")[0]
+    head = of_type(cwd / "ledgers/nightly.simulated.ndjson", "run")[0]
     assert (head["name"], head["rows"], head["settings"]["catalog"]) == ("nightly", 12, "Sandbox")
 
 
-def test_commands_to_run_next_name_the_catalog_of_a_file_of_pairs(place, call):
-    (place / "pairs.csv").write_text(PAIRS)
+def test_commands_to_run_next_name_the_catalog_of_a_file_of_pairs(cwd, call):
+    (cwd / "pairs.csv").write_text(PAIRS)
     call("run", "pairs.csv", "--catalog", "Sandbox", "--name", "mine", "--simulate", "--limit", "2", *QUIET)
     told = call("status", "ledgers/mine.simulated.ndjson")[1]
     assert "--name mine --catalog Sandbox" in told
 
 
-def test_name_of_a_file_that_no_manifest_can_have_is_refused_with_the_way_out(place, call):
-    (place / "my pairs.csv").write_text(PAIRS)
+def test_name_of_a_file_that_no_manifest_can_have_is_refused_with_the_way_out(cwd, call):
+    (cwd / "my pairs.csv").write_text(PAIRS)
     code, _, err = call("run", "my pairs.csv", "--catalog", "Sandbox", "--simulate")
     assert code == 2
     assert "give the manifest a name with --name" in err
@@ -301,8 +295,8 @@ def test_settings_of_the_simulator_are_the_options_of_its_command():
     assert short_duration("80ms") == 0.08
 
 
-def test_simulate_does_not_swallow_the_manifest_and_says_what_it_simulates(place, call):
-    write_manifest(place / "trial.yaml", pairs(2))
+def test_simulate_does_not_swallow_the_manifest_and_says_what_it_simulates(cwd, call):
+    write_manifest(cwd / "trial.yaml", pairs(2))
     code, _, err = call("run", "--simulate", "trial.yaml")
     assert code == 0
     assert err.startswith(f"simulated: {DEMO.describe()}; AWS is not called\n")
@@ -316,11 +310,11 @@ def test_simulate_does_not_swallow_the_manifest_and_says_what_it_simulates(place
 # -- a trial of a few rows --------------------------------------------------------------------------------
 
 
-def test_limit_sends_exactly_so_many_rows_over_all_accounts_and_the_next_run_the_rest(place, call):
+def test_limit_sends_exactly_so_many_rows_over_all_accounts_and_the_next_run_the_rest(cwd, call):
     rows = [*pairs(5, account="a"), *pairs(20, account="b")[5:]]
-    write_manifest(place / "trial.yaml", rows, accounts={"a": {}, "b": {}})
+    write_manifest(cwd / "trial.yaml", rows, accounts={"a": {}, "b": {}})
     run = ["run", "trial.yaml", "--simulate", "--concurrency", "8", *QUIET]
-    ledger = place / "ledgers/trial.simulated.ndjson"
+    ledger = cwd / "ledgers/trial.simulated.ndjson"
     code, out, _ = call(*run, "--limit", "7")
     assert code == 4
     assert "--limit 7: 7 rows sent, 13 left for the next run" in out
@@ -352,16 +346,16 @@ def test_next_command_names_neither_the_limit_nor_the_webhook():
     assert shareable(words) == ["run", "x.yaml", "--ledger", "l", "--yes"]
 
 
-def test_limit_that_is_not_reached_completes_the_run(place, call):
-    write_manifest(place / "trial.yaml", pairs(3))
+def test_limit_that_is_not_reached_completes_the_run(cwd, call):
+    write_manifest(cwd / "trial.yaml", pairs(3))
     code, out, _ = call("run", "trial.yaml", "--simulate", "--limit", "3", *QUIET)
     assert code == 0
     assert "--limit" not in out
 
 
-def test_limit_of_a_plan_and_of_a_retry(place, call):
+def test_limit_of_a_plan_and_of_a_retry(cwd, call):
     write_manifest(
-        place / "trial.yaml",
+        cwd / "trial.yaml",
         [*pairs(3), *({"engagement": f"eng-denied{n:08d}", "resource": "O1"} for n in range(4))],
     )
     assert "2 of 7 rows to send" in call("run", "trial.yaml", "--simulate", "--limit", "2", "--dry-run")[1]
@@ -375,9 +369,9 @@ def test_limit_of_a_plan_and_of_a_retry(place, call):
 # -- lists --------------------------------------------------------------------------------------------------
 
 
-def test_ls_shows_outcome_counts_and_age_of_each_ledger(place, call):
+def test_ls_shows_outcome_counts_and_age_of_each_ledger(cwd, call):
     assert call("ls")[2].startswith("warning: ledgers: there is no such folder yet")
-    (place / "ledgers").mkdir()
+    (cwd / "ledgers").mkdir()
     for named, out in (("ledger", "did you mean ledgers?"), ("/no/such", "name the folder of --ledger")):
         code, _, err = call("ls", named)
         assert code == 2
@@ -385,12 +379,12 @@ def test_ls_shows_outcome_counts_and_age_of_each_ledger(place, call):
     done, failed = row(1), row(2)
     LedgerBuilder(2, name="night").begin().intend(done, failed).result(done).result(
         failed, Status.FAILED
-    ).end().write(place / "ledgers/night.ndjson")
+    ).end().write(cwd / "ledgers/night.ndjson")
     LedgerBuilder(2, name="killed").begin().intend(done, failed).result(done).write(
-        place / "ledgers/killed.ndjson"
+        cwd / "ledgers/killed.ndjson"
     )
-    (place / "ledgers/notes.txt").write_text("no ledger")
-    (place / "ledgers/broken.ndjson").write_bytes((place / "ledgers/killed.ndjson").read_bytes() + b"{}\n")
+    (cwd / "ledgers/notes.txt").write_text("no ledger")
+    (cwd / "ledgers/broken.ndjson").write_bytes((cwd / "ledgers/killed.ndjson").read_bytes() + b"{}\n")
     code, out, _ = call("ls")
     head, *lines = [re.split(r" {2,}", line.strip()) for line in out.splitlines()]
     assert code == 0
@@ -405,10 +399,10 @@ def test_ls_shows_outcome_counts_and_age_of_each_ledger(place, call):
     assert all(one["age_s"] >= 0 for one in found)
 
 
-def test_rows_prints_each_row_once_with_its_last_state(place, call):
+def test_rows_prints_each_row_once_with_its_last_state(cwd, call):
     one, two, three = row(1), row(2), row(3)
     book = LedgerBuilder(3).begin().intend(one, two).result(one).result(two, Status.FAILED).end()
-    book.begin().intend(two, three).result(two).write(place / "l.ndjson")
+    book.begin().intend(two, three).result(two).write(cwd / "l.ndjson")
     code, out, _ = call("rows", "l.ndjson")
     table = list(csv.DictReader(out.splitlines()))
     assert code == 0
@@ -420,7 +414,7 @@ def test_rows_prints_each_row_once_with_its_last_state(place, call):
     _, out, _ = call("rows", "l.ndjson", "--status", "in_doubt,failed", "--format", "ndjson")
     [line] = map(json.loads, out.splitlines())
     assert (line["resource"], line["status"], line["kind"]) == (three.resource, "in_doubt", "transient")
-    (place / "notes.txt").write_text("no ledger")
+    (cwd / "notes.txt").write_text("no ledger")
     for command in ("rows", "retry", "status"):
         code, _, err = call(command, "notes.txt")
         assert (code, "is not a ledger" in err, "repair" in err) == (2, True, False)
@@ -430,8 +424,8 @@ def test_rows_prints_each_row_once_with_its_last_state(place, call):
 
 
 @on_linux
-def test_rows_that_cannot_be_written_are_a_failure(place):
-    LedgerBuilder(1).begin().intend(row(1)).result(row(1)).end().write(place / "l.ndjson")
+def test_rows_that_cannot_be_written_are_a_failure(cwd):
+    LedgerBuilder(1).begin().intend(row(1)).result(row(1)).end().write(cwd / "l.ndjson")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with Path("/dev/full").open("w") as full:
         words = [sys.executable, "-m", "batch_snapshot", "rows", "l.ndjson"]

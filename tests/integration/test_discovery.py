@@ -20,7 +20,6 @@ from tests.integration.test_nights import (
     environment,
     night,
     options,
-    place,
     spent,
     text_of,
     write,
@@ -28,7 +27,7 @@ from tests.integration.test_nights import (
 from tests.support.service_models import data_path
 from tests.support.simulator_client import Service
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures(place.__name__)]
+pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("cwd")]
 
 #: Of 8 invitations 4 were accepted with an opportunity, 2 with a lead, and 2 are pending.
 WORLD = SimulatorSettings(engagements=20, opportunities_per_engagement=3, invitations=8)
@@ -41,14 +40,14 @@ JOBS = "ListResourceSnapshotJobs"
 
 
 @pytest.fixture(params=["older", "newer"])
-def sdk(request, monkeypatch, place):
+def sdk(request, monkeypatch, cwd):
     """The SDK whose service model every client and every simulator loads."""
     monkeypatch.setenv("AWS_DATA_PATH", data_path(request.param))
     return request.param
 
 
 @pytest.fixture
-def newer(monkeypatch, place):
+def newer(monkeypatch, cwd):
     monkeypatch.setenv("AWS_DATA_PATH", data_path("newer"))
 
 

@@ -20,18 +20,12 @@ from batch_snapshot.errors import InputError, LockedError, ServiceError, Storage
 from batch_snapshot.export import diff, fetch
 from batch_snapshot.jobs import run
 from batch_snapshot.simulator import Simulator, SimulatorSettings, serve
-from tests.support.processes import Place, move_in, pairs, until, write_manifest, write_profiles
+from tests.support.processes import Place, pairs, until, write_manifest, write_profiles
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("cwd")]
 
 NIGHTS = [Path("ledgers/night-1.ndjson"), Path("ledgers/night-2.ndjson")]
 ROWS = 40
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    move_in(monkeypatch, tmp_path)
-    return tmp_path
 
 
 def options(url: str, **given: Any) -> Options:
@@ -133,10 +127,10 @@ async def test_an_export_that_ends_in_the_middle_fetches_only_the_rest():
             assert len({one["arn"] for one in records("x.ndjson")}) == len(records("x.ndjson")) == ROWS
 
 
-async def test_a_killed_export_is_continued_by_the_same_command(place):
+async def test_a_killed_export_is_continued_by_the_same_command(cwd):
     async with serve(SimulatorSettings()) as (url, simulator):
         await night(url, NIGHTS[0])
-        shell, output = Place(place), place / "x.csv"
+        shell, output = Place(cwd), cwd / "x.csv"
         line = ("export", NIGHTS[0], "--output", output, "--endpoint-url", url, "--read-rate", "100")
         source = output.with_suffix(".ndjson")
         async with shell.started(*line) as process:
@@ -201,8 +195,8 @@ async def test_what_cannot_be_fetched_is_named_and_the_rest_is_fetched():
         assert "unreadable eng-denied00000001/" in fetch.as_text(done)
 
 
-async def test_one_account_that_cannot_be_read_holds_up_no_other(place, monkeypatch):
-    file = place / "credentials"
+async def test_one_account_that_cannot_be_read_holds_up_no_other(cwd, monkeypatch):
+    file = cwd / "credentials"
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
 
     async with serve(SimulatorSettings()) as (url, _):
@@ -291,11 +285,11 @@ async def test_bad_input_is_refused_before_any_call_and_nothing_is_changed(outpu
         assert content(path) == held
 
 
-async def test_a_bad_file_of_any_ledger_is_found_before_the_first_call(place):
+async def test_a_bad_file_of_any_ledger_is_found_before_the_first_call(cwd):
     async with serve(SimulatorSettings()) as (url, simulator):
         for ledger in NIGHTS:
             await night(url, ledger, pairs(2))
-        (place / "exports").mkdir()
+        (cwd / "exports").mkdir()
         write(Path("exports") / NIGHTS[1].name, b"mine\n")
         before = Counter(simulator.calls)
         with pytest.raises(InputError, match=r"night-2.ndjson:1: is no line of an NDJSON export"):
@@ -303,7 +297,7 @@ async def test_a_bad_file_of_any_ledger_is_found_before_the_first_call(place):
         assert reads(simulator, before) == 0
 
 
-async def test_the_summary_is_an_object_if_asked_for_and_so_is_an_error(place):
+async def test_the_summary_is_an_object_if_asked_for_and_so_is_an_error(cwd):
     async with serve(SimulatorSettings()) as (url, simulator):
         await night(url, NIGHTS[0], pairs(3))
         text = NIGHTS[0].read_text("utf-8")
@@ -312,7 +306,7 @@ async def test_the_summary_is_an_object_if_asked_for_and_so_is_an_error(place):
             text.replace(f'"arn":"{gone.arn}","revision":1', f'"arn":"{gone.arn}","revision":2')
         )
         line = ("export", NIGHTS[0], "--output", "x.csv", "--endpoint-url", url, "--summary", "json")
-        done = await Place(place).call(*line)
+        done = await Place(cwd).call(*line)
         assert done.code == 1, done.stderr
         told = done.json
         assert told.pop("elapsed_s") > 0
@@ -332,14 +326,14 @@ async def test_the_summary_is_an_object_if_asked_for_and_so_is_an_error(place):
             "calls_by_operation": {"GetResourceSnapshot": 3},
             "throttled_calls": 0,
         }
-        refused = await Place(place).call(*line[:3], "x.txt", *line[4:])
+        refused = await Place(cwd).call(*line[:3], "x.txt", *line[4:])
         assert (refused.code, refused.json["exit_code"]) == (2, 2)
         assert refused.json["error"]["message"].startswith("--output x.txt: name a folder")
 
 
-async def test_ledgers_are_compared_by_exports_that_are_fetched_once(place):
+async def test_ledgers_are_compared_by_exports_that_are_fetched_once(cwd):
     async with serve(SimulatorSettings()) as (url, simulator):
-        shell = Place(place)
+        shell = Place(cwd)
         await night(url, NIGHTS[0], pairs(20))
         touched = [snapshot.resource for snapshot in simulator.snapshots][:3]
         for resource in touched:
@@ -397,26 +391,26 @@ async def test_ledgers_are_compared_by_exports_that_are_fetched_once(place):
         (["--payload", "a.ndjson", "none.ndjson"], "none.ndjson: there is no such file"),
     ],
 )
-async def test_bad_use_of_diff_is_one_clear_line(place, given, says):
+async def test_bad_use_of_diff_is_one_clear_line(cwd, given, says):
     async with serve(SimulatorSettings()) as (url, _):
         await night(url, NIGHTS[0], pairs(1))
         await exported(url, "a.ndjson")
-    (place / "folder").mkdir()
+    (cwd / "folder").mkdir()
     held = content(Path("a.ndjson")), content(NIGHTS[0])
-    refused = await Place(place).call("diff", *given)
+    refused = await Place(cwd).call("diff", *given)
     assert refused.code == (5 if "none/" in says else 2)
     (line,) = [each for each in refused.stderr.splitlines() if not each.startswith("Usage")]
     assert says in line
     assert (content(Path("a.ndjson")), content(NIGHTS[0])) == held
 
 
-async def test_ledgers_of_one_name_are_told_apart_by_their_folders(place):
+async def test_ledgers_of_one_name_are_told_apart_by_their_folders(cwd):
     async with serve(SimulatorSettings()) as (url, _):
         ledgers = [Path(folder, "night.ndjson") for folder in ("old/x", "new/x")]
         for number, ledger in enumerate(ledgers, 2):
             await night(url, ledger, pairs(number))
         line = ["diff", "--payload", *map(str, ledgers), "--endpoint-url", url]
-        done = await Place(place).call(*line)
+        done = await Place(cwd).call(*line)
         assert done.code == 0
         files = [f"exports/{name}-x-night.ndjson" for name in ("old", "new")]
         assert f"{files[0]} (2 rows) → {files[1]} (3 rows)" in done.stdout

@@ -13,15 +13,14 @@ from batch_snapshot.cli import errors
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.ledger import diff
 from tests import ROOT
-from tests.support.processes import Place, move_in, pairs
+from tests.support.processes import Place, pairs
 
 SEED = (ROOT / "tests/support/fuzz/findings/ledger/a-run-and-a-retry").read_bytes()
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    move_in(monkeypatch, tmp_path)
-    made = Place(tmp_path)
+def place(cwd):
+    made = Place(cwd)
     made.manifest(pairs(2)).rename("m.yaml")
     Path("seed.ndjson").write_bytes(SEED)
     return made

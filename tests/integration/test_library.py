@@ -22,17 +22,15 @@ from batch_snapshot import Hooks, InputError, LockedError, Options, Selection, p
 from batch_snapshot.clock import utc_now
 from batch_snapshot.ledger import locks
 from tests.docs.pages import block
-from tests.support.processes import move_in, pairs, results, write_manifest
+from tests.support.processes import pairs, results, write_manifest
 
 SIMULATED = Options(simulate=True)
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    """An empty working folder, and no AWS configuration but our own."""
-    move_in(monkeypatch, tmp_path)
+def place(cwd):
     write_manifest(Path("trial.yaml"), pairs(4))
-    return tmp_path
+    return cwd
 
 
 # -- the documentation's examples, word by word but for the endpoint and the folder -------------------------

@@ -21,18 +21,13 @@ from batch_snapshot.models import Account
 from batch_snapshot.reporting import status
 from batch_snapshot.reporting.summary import Summary
 from batch_snapshot.simulator import Faults, SimulatorSettings, serve
-from tests.support.processes import Json, move_in, of_type, pairs, results, write_manifest
+from tests.support.processes import Json, of_type, pairs, results, write_manifest
 from tests.support.strategies import header, patient
 
 PATTERN = "ledgers/{name}-{date}.ndjson"
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
 
-
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    """An empty working folder, and no AWS configuration but our own."""
-    move_in(monkeypatch, tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("cwd")
 
 
 # -- two nights --------------------------------------------------------------------------------------

@@ -30,20 +30,13 @@ from batch_snapshot.simulator import Faults, Simulator, SimulatorSettings, serve
 from batch_snapshot.simulator.world import Series
 from batch_snapshot.verify import Verification
 from tests.support.haste import WallClock
-from tests.support.processes import TEMPLATE, move_in, of_type, results, write_manifest, write_profiles
+from tests.support.processes import TEMPLATE, of_type, results, write_manifest, write_profiles
 from tests.support.simulator_client import Service
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("cwd")]
 
 FOUND = Path("found.yaml")
 ALL = Filters(account="", catalog="Sandbox", resource_type="Opportunity", template=TEMPLATE)
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    """An empty working folder, and no AWS configuration but our own."""
-    move_in(monkeypatch, tmp_path)
-    return tmp_path
 
 
 def environment(**given: Any) -> readers.Environment:
@@ -501,9 +494,9 @@ async def test_a_night_that_may_not_read_the_dates_sends_nothing(monkeypatch):
     assert status.check_ledger(Path("ledgers/night-1.ndjson")) == 1
 
 
-async def test_an_account_whose_dates_cannot_be_read_stops_no_other(place, monkeypatch):
+async def test_an_account_whose_dates_cannot_be_read_stops_no_other(cwd, monkeypatch):
     keys = {"good": "AKIAEXAMPLE000000001", "bad": "AKIADENIED0000000000"}
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", write_profiles(place / "credentials", **keys))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", write_profiles(cwd / "credentials", **keys))
     rows = [
         {"engagement": f"eng-{n:014d}", "resource": "O1", "account": ("good", "bad")[n % 2]} for n in range(6)
     ]
@@ -516,11 +509,11 @@ async def test_an_account_whose_dates_cannot_be_read_stops_no_other(place, monke
         assert {snapshot.access_key for snapshot in simulator.snapshots} == {keys["good"]}
 
 
-async def test_a_missing_or_damaged_index_is_rebuilt_from_the_ledgers(place):
+async def test_a_missing_or_damaged_index_is_rebuilt_from_the_ledgers(cwd):
     async with serve(SMALL) as (url, _):
         await discovered(url)
         await night(url, 1)
-        file = place / "state" / "snapshots.sqlite"
+        file = cwd / "state" / "snapshots.sqlite"
         for number, content in enumerate((None, b"no database", b"")):
             if content is not None:
                 file.write_bytes(content)

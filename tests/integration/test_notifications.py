@@ -28,7 +28,7 @@ from batch_snapshot.reporting import summary
 from batch_snapshot.reporting.display import Frame
 from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary
 from batch_snapshot.simulator import serve
-from tests.support.processes import Place, move_in, pairs, until, write_manifest
+from tests.support.processes import Place, pairs, until, write_manifest
 from tests.support.strategies import patient
 from tests.support.webhook_server import serve_webhook
 
@@ -37,11 +37,9 @@ SECRET = "/services/T000/B000/very-secret"
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    """An empty working folder, and no configuration but our own."""
-    move_in(monkeypatch, tmp_path)
+def place(cwd):
     write_manifest(Path("trial.yaml"), pairs(3))
-    return tmp_path
+    return cwd
 
 
 def summed_up(**given_) -> Summary:

@@ -22,7 +22,7 @@ from batch_snapshot.reporting.summary import Summary
 from batch_snapshot.simulator import serve
 from tests.support import rewriting
 from tests.support.ledgers import LedgerBuilder
-from tests.support.processes import move_in, pairs, write_manifest
+from tests.support.processes import pairs, write_manifest
 from tests.support.strategies import patient
 
 PATTERN = "ledgers/{name}-{date}.ndjson"
@@ -32,11 +32,9 @@ COMMAND = "batch-snapshot run trial.yaml --ledger 'ledgers/{name}-{date}.ndjson'
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    """An empty working folder, and no AWS configuration but our own."""
-    move_in(monkeypatch, tmp_path)
+def place(cwd):
     write(ROWS)
-    return tmp_path
+    return cwd
 
 
 def write(rows: list[dict[str, Any]], per_day: int = 8) -> None:

@@ -21,9 +21,9 @@ from batch_snapshot.reporting.progress import RunView
 from batch_snapshot.reporting.summary import Summary
 from tests.support.haste import Hasty
 from tests.support.http_server import endpoint
-from tests.support.processes import move_in, of_type, pairs, write_manifest
+from tests.support.processes import of_type, pairs, write_manifest
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("cwd")]
 
 ROWS = pairs(300)
 
@@ -31,11 +31,6 @@ ROWS = pairs(300)
 @pytest.fixture(scope="session")
 def manifest(tmp_path_factory) -> Path:
     return write_manifest(tmp_path_factory.mktemp("refusals") / "trial.yaml", ROWS)
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch) -> None:
-    move_in(monkeypatch, tmp_path)
 
 
 async def run(

@@ -18,7 +18,7 @@ from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.pacer import Pacer
 from batch_snapshot.simulator import serve
 from tests.support.planned_jobs import run_job
-from tests.support.processes import move_in, of_type, pairs, write_manifest, write_profiles
+from tests.support.processes import of_type, pairs, write_manifest, write_profiles
 
 CUT_SHORT = Settings(failure_limit=retry.FailureLimit.parse("0"), concurrency=1)
 MISSING = {"engagement": "eng-missing0000000", "resource": "O99"}
@@ -32,12 +32,11 @@ ROLE_1, ALSO_1, ROLE_2 = (
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    move_in(monkeypatch, tmp_path)
+def place(cwd, monkeypatch):
     # Profiles p and q sign with the ambient key, r with another.
     keys = {"p": "AKIAEXAMPLE000000000", "q": "AKIAEXAMPLE000000000", "r": "AKIAEXAMPLE000000009"}
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", write_profiles(tmp_path / "credentials", **keys))
-    return tmp_path
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", write_profiles(cwd / "credentials", **keys))
+    return cwd
 
 
 def options(url, **more):

@@ -24,15 +24,14 @@ from batch_snapshot.ratelimit.pacer import Pacer
 from batch_snapshot.reporting.status import read_status
 from batch_snapshot.simulator import serve
 from tests.support.planned_jobs import retry_job, run_job
-from tests.support.processes import Place, assert_exactly_once, move_in, of_type, pairs
+from tests.support.processes import Place, assert_exactly_once, of_type, pairs
 
 pytestmark = pytest.mark.asyncio
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    move_in(monkeypatch, tmp_path)
-    return Place(tmp_path)
+def place(cwd):
+    return Place(cwd)
 
 
 def missing(number):

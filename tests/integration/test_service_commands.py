@@ -7,16 +7,14 @@ from pathlib import Path
 import pytest
 
 from batch_snapshot import cli
-from tests.support.processes import move_in, of_type
+from tests.support.processes import of_type
 from tests.support.service_models import data_path
 
 WORLD = ["--simulate", "--state", "world.ndjson", "--progress", "none"]
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    """An empty working folder, and no AWS configuration but our own."""
-    move_in(monkeypatch, tmp_path)
+def place(cwd, monkeypatch):
     # What `discover` finds does not depend on the SDK that is installed.
     monkeypatch.setenv("AWS_DATA_PATH", data_path("older"))
 

@@ -13,7 +13,7 @@ from batch_snapshot.errors import LedgerError
 from batch_snapshot.jobs import resume, run
 from batch_snapshot.ledger import prune, reader
 from batch_snapshot.simulator import serve
-from tests.support.processes import move_in, pairs, write_manifest
+from tests.support.processes import pairs, write_manifest
 
 pytestmark = pytest.mark.asyncio
 
@@ -24,13 +24,12 @@ CUT_SHORT: dict[str, Any] = {"daily_quota": 2, "rate": 1000.0}
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    move_in(monkeypatch, tmp_path)
+def place(cwd, monkeypatch):
     # For temporary folders.
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (cwd / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(cwd / "tmp"))
     write_manifest(MANIFEST, pairs(4))
-    return tmp_path
+    return cwd
 
 
 def files(folder):
