@@ -102,7 +102,9 @@ class Search:
             self._db = sqlite.connect(path)
             try:
                 self._db.execute("PRAGMA synchronous = NORMAL")
-                self.resumed = self._same(text, now.timestamp())
+                self._db.execute("CREATE TABLE IF NOT EXISTS about (text TEXT, at REAL)")
+                known, at = self._db.execute("SELECT text, at FROM about").fetchone() or (None, 0.0)
+                self.resumed = known == text and 0 <= now.timestamp() - at < FRESH_FOR
                 if not self.resumed:
                     sqlite.drop_tables(self._db)
                     sqlite.execute_all(self._db, _TABLES)
@@ -125,12 +127,6 @@ class Search:
     def remove(self) -> None:
         if self._path is not None:
             self._path.unlink(missing_ok=True)
-
-    def _same(self, text: str, now: float) -> bool:
-        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'about'").fetchone():
-            return False
-        found = self._db.execute("SELECT text, at FROM about").fetchone()
-        return found is not None and found[0] == text and 0 <= now - found[1] < FRESH_FOR
 
     async def read(
         self, readers: Mapping[str, Reader], *, jobs: bool, on_progress: Callable[[str], None]
