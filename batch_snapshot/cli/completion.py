@@ -6,12 +6,12 @@ from batch_snapshot.cli import options
 from batch_snapshot.cli.terminal import PROG
 
 
-@options.command(
-    "Print completions for bash, zsh or fish.",
-    "batch-snapshot completion bash > ~/.local/share/bash-completion/completions/batch-snapshot",
-    'batch-snapshot completion zsh > "${fpath[1]}/_batch-snapshot"',
-    "batch-snapshot completion fish > ~/.config/fish/completions/batch-snapshot.fish",
-)
+@options.command("""
+    Print completions for bash, zsh or fish.
+    $ batch-snapshot completion bash > ~/.local/share/bash-completion/completions/batch-snapshot
+    $ batch-snapshot completion zsh > "${fpath[1]}/_batch-snapshot"
+    $ batch-snapshot completion fish > ~/.config/fish/completions/batch-snapshot.fish
+""")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion_command(context: click.Context, shell: str) -> None:

@@ -7,20 +7,18 @@ import click
 from batch_snapshot.cli import options, terminal
 
 
-@options.command(
-    "Pause, resume, slow down or end a run while it goes on.",
-    "batch-snapshot control ledgers/backfill.ndjson pause",
-    "batch-snapshot control ledgers/backfill.ndjson resume",
-    "batch-snapshot control ledgers/backfill.ndjson rate 2.5 --account main",
-    "batch-snapshot control ledgers/backfill.ndjson drain",
-)
-@options.LEDGER
-@click.argument("action", metavar="pause|resume|rate|concurrency|drain")
-@click.argument("value", required=False)
-@options.table("""
+@options.command("""
+    Pause, resume, slow down or end a run while it goes on.
+    $ batch-snapshot control ledgers/backfill.ndjson pause
+    $ batch-snapshot control ledgers/backfill.ndjson resume
+    $ batch-snapshot control ledgers/backfill.ndjson rate 2.5 --account main
+    $ batch-snapshot control ledgers/backfill.ndjson drain
     --account=NAME  With rate: only this account. Default: all accounts of the run.
     --state-dir --format --log-format
 """)
+@options.LEDGER
+@click.argument("action", metavar="pause|resume|rate|concurrency|drain")
+@click.argument("value", required=False)
 def control_command(
     ledger: Path, action: str, value: str | None, account: str | None, state_dir: Path | None
 ) -> None:

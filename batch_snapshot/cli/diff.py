@@ -13,15 +13,11 @@ from batch_snapshot.errors import InputError
 
 
 @options.command(
-    "Compare the ledgers of two nights, or what their snapshots say.",
-    "batch-snapshot diff ledgers/night-1.ndjson ledgers/night-2.ndjson",
-    "batch-snapshot diff --payload ledgers/night-1.ndjson ledgers/night-2.ndjson",
-    "batch-snapshot diff --payload old.ndjson new.ndjson --html changes.html",
-)
-@click.argument("before", type=params.FILE)
-@click.argument("after", type=params.FILE)
-@options.table(
     """
+    Compare the ledgers of two nights, or what their snapshots say.
+    $ batch-snapshot diff ledgers/night-1.ndjson ledgers/night-2.ndjson
+    $ batch-snapshot diff --payload ledgers/night-1.ndjson ledgers/night-2.ndjson
+    $ batch-snapshot diff --payload old.ndjson new.ndjson --html changes.html
     --payload         Compare what the snapshots say, field by field. BEFORE and AFTER are ledgers, or NDJSON
                       files of the command export. All other options but --format need it.
     --html=FILE page  Also write what changed as one page that needs no other file.
@@ -30,6 +26,8 @@ from batch_snapshot.errors import InputError
     """,
     exports={"default": "exports"},
 )
+@click.argument("before", type=params.FILE)
+@click.argument("after", type=params.FILE)
 @options.reading
 def diff_command(before: Path, after: Path, *, payload: bool, **given: Any) -> int:
     """Show what differs between two nights: the ledgers BEFORE and AFTER. Nothing is called.

@@ -13,13 +13,10 @@ if TYPE_CHECKING:
 
 
 @options.command(
-    "Make a manifest out of the service's own lists.",
-    "batch-snapshot discover --catalog Sandbox --output found.yaml --stage Committed,Launched",
-    "batch-snapshot discover --catalog Sandbox --update found.yaml",
-    interrupt_note=": what was found is kept, and the same command continues",
-)
-@options.table(
     f"""
+    Make a manifest out of the service's own lists.
+    $ batch-snapshot discover --catalog Sandbox --output found.yaml --stage Committed,Launched
+    $ batch-snapshot discover --catalog Sandbox --update found.yaml
     --catalog=[AWS|Sandbox]  The catalog whose lists are read.
     --output=FILE           A new file: a manifest (.yaml), or pairs for a manifest to include (.ndjson).
     --update=MANIFEST       Instead of --output: add what is new to this manifest, and mark what is gone.
@@ -38,6 +35,7 @@ if TYPE_CHECKING:
     --changed-since=TIME    Only opportunities modified since (2026-01-31, or a span: 36h).
     --format
     """,
+    interrupt_note=": what was found is kept, and the same command continues",
     catalog={"required": True},
     sources={"multiple": True},
     changed_since={"type": str},

@@ -9,22 +9,20 @@ from batch_snapshot.cli import options, params, reading, terminal
 
 
 @options.command(
-    "Fetch what snapshots say, as NDJSON, CSV or Parquet.",
-    "batch-snapshot export ledgers/backfill.ndjson --output snapshots.ndjson",
-    "batch-snapshot export ledgers/*.ndjson --output snapshots --format csv",
-    interrupt_note=": what was fetched is kept, and the same command continues",
-)
-@click.argument("ledgers", type=params.LEDGER, nargs=-1, required=True)
-@options.table(
     """
+    Fetch what snapshots say, as NDJSON, CSV or Parquet.
+    $ batch-snapshot export ledgers/backfill.ndjson --output snapshots.ndjson
+    $ batch-snapshot export ledgers/*.ndjson --output snapshots --format csv
     --output=FILE|FOLDER    A file that ends in .ndjson, .csv or .parquet, or a folder that gets a file for
                             each ledger.
     --format=[ndjson|csv|parquet] kind  Of the files in a folder. Default: ndjson. A file has the format of
                             its ending.
     --fields --summary
     """,
+    interrupt_note=": what was fetched is kept, and the same command continues",
     output={"required": True},
 )
+@click.argument("ledgers", type=params.LEDGER, nargs=-1, required=True)
 @options.reading
 def export_command(ledgers: tuple[Path, ...], output: Path, kind: str | None, **given: Any) -> int:
     """Fetch what the snapshots in LEDGERS say: one record for each row that succeeded.

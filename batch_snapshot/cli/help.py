@@ -6,7 +6,10 @@ from batch_snapshot.cli import options
 from batch_snapshot.cli.terminal import PROG
 
 
-@options.command("Show the help of a command.", "batch-snapshot help run")
+@options.command("""
+    Show the help of a command.
+    $ batch-snapshot help run
+""")
 @click.argument("command", required=False)
 @click.pass_context
 def help_command(context: click.Context, command: str | None) -> None:

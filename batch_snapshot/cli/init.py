@@ -11,17 +11,15 @@ from batch_snapshot.cli import options, params, terminal
 from batch_snapshot.errors import InputError
 
 
-@options.command(
-    "Write a commented manifest to start from.",
-    "batch-snapshot init backfill.yaml",
-    "batch-snapshot init backfill.yaml --from pairs.csv",
-    "batch-snapshot init > backfill.yaml",
-)
-@click.argument("file", type=params.FILE, required=False)
-@options.table("""
+@options.command("""
+    Write a commented manifest to start from.
+    $ batch-snapshot init backfill.yaml
+    $ batch-snapshot init backfill.yaml --from pairs.csv
+    $ batch-snapshot init > backfill.yaml
     --name=NAME        Name of the manifest. Default: the file's name without its ending.
     --from=FILE pairs  A CSV or NDJSON file of pairs for the manifest to include.
 """)
+@click.argument("file", type=params.FILE, required=False)
 def init_command(file: Path | None, name: str | None, pairs: Path | None) -> None:
     """Write a commented manifest to FILE, or print it.
 

@@ -20,13 +20,13 @@ _STATES = ("succeeded", "failed", "in_doubt", "unattempted")
 _RIGHT = range(2, 7)
 
 
-@options.command(
-    "List ledgers: outcome, counts and age.",
-    "batch-snapshot ls",
-    "batch-snapshot ls /srv/ledgers --format json | jq '.ledgers[] | select(.counts.failed > 0) | .ledger'",
-)
+@options.command("""
+    List ledgers: outcome, counts and age.
+    $ batch-snapshot ls
+    $ batch-snapshot ls /srv/ledgers --format json | jq '.ledgers[] | select(.counts.failed > 0) | .ledger'
+    --format
+""")
 @click.argument("folder", type=params.FOLDER, required=False)
-@options.table("--format")
 def ls_command(folder: Path | None) -> int:
     """List the ledgers in FOLDER (default: ledgers), the latest first."""
     from batch_snapshot.reporting.status import list_ledgers

@@ -42,15 +42,20 @@ MANIFEST = click.argument("manifest", type=params.MANIFEST)
 
 
 def command(
-    short_help: str, *examples: str, interrupt_note: str = ""
+    text: str, *, interrupt_note: str = "", **more: Mapping[str, Any]
 ) -> Callable[[Callable[..., Any]], SectionedCommand]:
     """Make a command of a function NAME_command.
 
-    Its help shows the examples, and `interrupt_note` follows "interrupted (SIGINT)".
+    The first line of `text` says what it does, $ begins an example, and the rest are its options (see
+    `table`). `interrupt_note` follows "interrupted (SIGINT)".
     """
-    return click.command(
-        cls=SectionedCommand, short_help=short_help, examples=examples, interrupt_note=interrupt_note
+    short, *lines = cleandoc(text).split("\n")
+    examples = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    options = table("\n".join(line for line in lines if not line.startswith("$ ")), **more)
+    make = click.command(
+        cls=SectionedCommand, short_help=short, examples=examples, interrupt_note=interrupt_note
     )
+    return lambda function: make(options(function))
 
 
 def table(text: str, **more: Mapping[str, Any]) -> Decorator:

@@ -14,18 +14,16 @@ if TYPE_CHECKING:
 
 
 @options.command(
-    "Remove old ledgers that fully succeeded.",
-    "batch-snapshot prune ledgers --keep 30 --dry-run",
-)
-@click.argument("folder", metavar="LEDGER-FOLDER", type=params.FOLDER)
-@options.table(
     """
+    Remove old ledgers that fully succeeded.
+    $ batch-snapshot prune ledgers --keep 30 --dry-run
     --keep=N   Keep the newest N ledgers of each manifest, whatever is in them.
     --dry-run  Show what would be removed; remove nothing.
     --format
     """,
     keep={"required": True},
 )
+@click.argument("folder", metavar="LEDGER-FOLDER", type=params.FOLDER)
 def prune_command(folder: Path, keep: int, *, dry_run: bool) -> None:
     """Remove old ledgers from LEDGER-FOLDER.
 

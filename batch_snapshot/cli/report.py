@@ -8,19 +8,17 @@ from batch_snapshot.errors import InputError
 from batch_snapshot.text import plural
 
 
-@options.command(
-    "Make a page or tables of a ledger.",
-    "batch-snapshot report ledgers/backfill.ndjson --html backfill.html",
-    "batch-snapshot report ledgers/backfill.ndjson --csv backfill/",
-)
-@options.LEDGER
-@options.table("""
+@options.command("""
+    Make a page or tables of a ledger.
+    $ batch-snapshot report ledgers/backfill.ndjson --html backfill.html
+    $ batch-snapshot report ledgers/backfill.ndjson --csv backfill/
     --html=FILE          Write one page that needs no other file: outcomes, failures, times, and every row.
     --csv=FOLDER folder  Three tables: succeeded.csv, failed.csv (those in doubt too), and unprocessed.csv,
                          which a manifest can include.
     --manifest=FILE      The manifest: it alone names rows that were never taken up. Default: the path in the
                          ledger.
 """)
+@options.LEDGER
 def report_command(ledger: Path, html: Path | None, folder: Path | None, manifest: Path | None) -> None:
     """Write LEDGER as a page for a browser, as CSV tables, or both."""
     from batch_snapshot.reporting import page, report

@@ -16,23 +16,21 @@ if TYPE_CHECKING:
 
 
 @options.command(
-    "Try failed rows again, from the ledger alone.",
-    "batch-snapshot retry ledgers/backfill.ndjson",
-    "batch-snapshot retry ledgers/backfill.ndjson --only denied",
-    "batch-snapshot retry 'ledgers/nightly-{date}.ndjson'",
-    interrupt_note=invocation.NOTHING_SENT,
-)
-@options.LEDGER
-@options.table(
     """
+    Try failed rows again, from the ledger alone.
+    $ batch-snapshot retry ledgers/backfill.ndjson
+    $ batch-snapshot retry ledgers/backfill.ndjson --only denied
+    $ batch-snapshot retry 'ledgers/nightly-{date}.ndjson'
     --only=WORD,…     Only rows with these error kinds (transient, conflict, quota, denied, not_found,
                       invalid, unknown) or error codes, or in_doubt.
     --all everything  All rows that failed or are in doubt.
     [Ledger]
     --run-id=ID       The run id of the ledger; any other is refused.
     """,
+    interrupt_note=invocation.NOTHING_SENT,
     only={"type": str, "shell_complete": params.complete_failures},
 )
+@options.LEDGER
 @options.sending
 def retry_command(ledger: Path, *, only: str | None, everything: bool, **given: Any) -> int:
     """Try failed rows of LEDGER again; no manifest is needed.

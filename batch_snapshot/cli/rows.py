@@ -13,18 +13,16 @@ STATUSES = (*(status.value for status in Status), "unattempted", *(reason.value 
 
 
 @options.command(
-    "Print the rows of a ledger with their last state.",
-    "batch-snapshot rows ledgers/backfill.ndjson > rows.csv",
-    "batch-snapshot rows ledgers/backfill.ndjson --status failed,in_doubt --format ndjson | jq .message",
-)
-@options.LEDGER
-@options.table(
     f"""
+    Print the rows of a ledger with their last state.
+    $ batch-snapshot rows ledgers/backfill.ndjson > rows.csv
+    $ batch-snapshot rows ledgers/backfill.ndjson --status failed,in_doubt --format ndjson | jq .message
     --status=STATUS,…       Only rows in these states: {", ".join(STATUSES)}.
     --format=[csv|ndjson] form  CSV with a header, or one JSON object a line.
     """,
     form={"default": "csv"},
 )
+@options.LEDGER
 def rows_command(ledger: Path, status: tuple[str, ...] | None, form: str) -> int:
     """Print each row of LEDGER once, with its last state, also while a run is writing it.
 

@@ -9,16 +9,12 @@ from batch_snapshot.config.options import RESUME_WITHIN
 
 
 @options.command(
-    "Create the snapshots that a manifest lists, or resume.",
-    "batch-snapshot run backfill.yaml --limit 10",
-    "batch-snapshot run backfill.yaml --max-duration 6h",
-    "batch-snapshot run pairs.csv --catalog Sandbox --simulate=rate=500,latency=80ms",
-    "batch-snapshot run nightly.yaml --ledger 'ledgers/{name}-{date}.ndjson' --format json",
-    interrupt_note=invocation.NOTHING_SENT,
-)
-@options.MANIFEST
-@options.table(
     """
+    Create the snapshots that a manifest lists, or resume.
+    $ batch-snapshot run backfill.yaml --limit 10
+    $ batch-snapshot run backfill.yaml --max-duration 6h
+    $ batch-snapshot run pairs.csv --catalog Sandbox --simulate=rate=500,latency=80ms
+    $ batch-snapshot run nightly.yaml --ledger 'ledgers/{name}-{date}.ndjson' --format json
     --ledger=PATH           The record of what became of each row; may hold {name} and {date}. Default:
                             ledgers/{name}.ndjson. With --simulate the name gets .simulated before its
                             ending.
@@ -35,8 +31,10 @@ from batch_snapshot.config.options import RESUME_WITHIN
                             its snapshots again.
     [Output] --all-problems
     """,
+    interrupt_note=invocation.NOTHING_SENT,
     resume_within={"default": params.duration_text(RESUME_WITHIN)},
 )
+@options.MANIFEST
 @options.sending
 def run_command(manifest: Path, **given: Any) -> int:
     """Create the snapshots that MANIFEST lists, or resume where an earlier run stopped.

@@ -16,17 +16,12 @@ from batch_snapshot.operations import DISCOVERY_READS, iam_action
 
 
 @options.command(
-    "Print unit files for nightly runs.",
-    "batch-snapshot schedule systemd nightly.yaml --at 02:17 --output units",
-    "batch-snapshot schedule cron nightly.yaml -- --max-duration 6h --wait",
-    "batch-snapshot schedule kubernetes nightly.yaml --image registry.example/batch-snapshot:1",
-    "batch-snapshot schedule eventbridge nightly.yaml > template.yaml",
-)
-@click.argument("kind", type=click.Choice(["systemd", "cron", "kubernetes", "eventbridge"]))
-@options.MANIFEST
-@click.argument("run_flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAG…]")
-@options.table(
     """
+    Print unit files for nightly runs.
+    $ batch-snapshot schedule systemd nightly.yaml --at 02:17 --output units
+    $ batch-snapshot schedule cron nightly.yaml -- --max-duration 6h --wait
+    $ batch-snapshot schedule kubernetes nightly.yaml --image registry.example/batch-snapshot:1
+    $ batch-snapshot schedule eventbridge nightly.yaml > template.yaml
     --at=HH:MM       Start time in UTC; cron uses the machine's time zone.
     --keep=N         Ledgers to keep.
     --image=NAME     Image for kubernetes and eventbridge.
@@ -36,6 +31,9 @@ from batch_snapshot.operations import DISCOVERY_READS, iam_action
     keep={"default": 30},
     image={"default": f"batch-snapshot:{__version__}"},
 )
+@click.argument("kind", type=click.Choice(["systemd", "cron", "kubernetes", "eventbridge"]))
+@options.MANIFEST
+@click.argument("run_flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAG…]")
 def schedule_command(
     kind: str,
     manifest: Path,

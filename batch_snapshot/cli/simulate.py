@@ -31,12 +31,10 @@ def _change(text: str) -> tuple[float, float]:
 
 
 @options.command(
-    "Serve a simulated API on this machine.",
-    "batch-snapshot simulate --rate 20 --burst 20 --latency 80ms",
-    "batch-snapshot simulate --faults internal=0.05,reset-after=0.1 --state world.ndjson",
-)
-@options.table(
     """
+    Serve a simulated API on this machine.
+    $ batch-snapshot simulate --rate 20 --burst 20 --latency 80ms
+    $ batch-snapshot simulate --faults internal=0.05,reset-after=0.1 --state world.ndjson
     --port=INTEGER          Port to serve on. Default: any free one.
     --rate=FLOAT            Writes a second for each access key (a token bucket). Default: no limit.
     --burst=INTEGER         Size of that bucket.

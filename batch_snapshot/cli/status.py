@@ -19,20 +19,18 @@ if TYPE_CHECKING:
 LOOK_EVERY = 0.5
 
 
-@options.command(
-    "Show what became of the rows, also while a run is active.",
-    "batch-snapshot status ledgers/backfill.ndjson --watch",
-    "batch-snapshot status ledgers/backfill.ndjson --format json | jq .counts",
-    "batch-snapshot status ledgers/backfill.ndjson --repair",
-)
-@options.LEDGER
-@options.table("""
+@options.command("""
+    Show what became of the rows, also while a run is active.
+    $ batch-snapshot status ledgers/backfill.ndjson --watch
+    $ batch-snapshot status ledgers/backfill.ndjson --format json | jq .counts
+    $ batch-snapshot status ledgers/backfill.ndjson --repair
     --check   Check that the ledger is whole; name the first line that is not.
     --watch   Show the progress until the run is over; Ctrl-C stops watching, not the run.
     --repair  Rewrite a damaged ledger: keep every whole line, put in doubt what cannot be proven, and keep
               the original beside it.
     --progress-interval --format --log-format
 """)
+@options.LEDGER
 def status_command(
     ledger: Path, *, check: bool, watch: bool, repair: bool, progress_interval: float | None
 ) -> int:

@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from batch_snapshot.manifest import Manifest
 
 
-@options.command(
-    "Check a manifest, offline.",
-    "batch-snapshot validate backfill.yaml",
-    "batch-snapshot validate backfill.yaml --format json | jq .problems",
-)
+@options.command("""
+    Check a manifest, offline.
+    $ batch-snapshot validate backfill.yaml
+    $ batch-snapshot validate backfill.yaml --format json | jq .problems
+    --name --catalog --all-problems --format
+""")
 @options.MANIFEST
-@options.table("--name --catalog --all-problems --format")
 def validate_command(manifest: Path, **given: Any) -> None:
     """Check MANIFEST and all that it includes, offline and without credentials.
 

@@ -6,16 +6,14 @@ from typing import Any
 from batch_snapshot.cli import options, reading, terminal
 
 
-@options.command(
-    "Compare a ledger with the service.",
-    "batch-snapshot verify ledgers/backfill.ndjson",
-    "batch-snapshot verify ledgers/backfill.ndjson --sample 100 --format json",
-)
-@options.LEDGER
-@options.table("""
+@options.command("""
+    Compare a ledger with the service.
+    $ batch-snapshot verify ledgers/backfill.ndjson
+    $ batch-snapshot verify ledgers/backfill.ndjson --sample 100 --format json
     --sample=N  Check only N rows, the same ones each time.
     --format
 """)
+@options.LEDGER
 @options.reading
 def verify_command(ledger: Path, sample: int | None, **given: Any) -> int:
     """Compare LEDGER with the service: name snapshots that are missing, different, or extra.

@@ -16,19 +16,17 @@ TOKEN = "BATCH_SNAPSHOT_SERVE_TOKEN"  # noqa: S105 - a name
 
 
 @options.command(
-    "Show a ledger live in a browser.",
-    "batch-snapshot watch ledgers/backfill.ndjson",
-    "batch-snapshot watch ledgers --serve 127.0.0.1:9000",
-    "batch-snapshot watch ledgers/backfill.ndjson --control",
-)
-@options.LEDGER
-@options.table(
     """
+    Show a ledger live in a browser.
+    $ batch-snapshot watch ledgers/backfill.ndjson
+    $ batch-snapshot watch ledgers --serve 127.0.0.1:9000
+    $ batch-snapshot watch ledgers/backfill.ndjson --control
     --serve=HOST:PORT  Where the page is served.
     --control --state-dir
     """,
     serve={"default": params.SERVED_AT},
 )
+@options.LEDGER
 def watch_command(ledger: Path, serve: tuple[str, int], *, control: bool, state_dir: Path | None) -> int:
     """Show LEDGER live in a browser, also while a run is writing it. For a folder, show all its ledgers.
 
