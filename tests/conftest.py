@@ -16,6 +16,8 @@ from tests.support import botocore_cache
 # Bytecode is always kept: else each worker compiles all tests again, and each process what it imports.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# aiohttp reads all authorities of the system twice as it is imported.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("support") / "ca.pem")
 
 #: The address of the fork server that all workers share.
 FORK_SERVER = pytest.StashKey[str]()

@@ -141,6 +141,7 @@ def environment(folder: Path) -> dict[str, str]:
         "AWS_SHARED_CREDENTIALS_FILE": nowhere,
         # Nothing uses TLS; reading all the authorities takes longer than most runs.
         "AWS_CA_BUNDLE": str(AUTHORITY),
+        "SSL_CERT_FILE": str(AUTHORITY),
         # A test that is wrong about the endpoint must not leave the machine.
         "HTTPS_PROXY": "http://127.0.0.1:9",
         "NO_PROXY": "127.0.0.1,localhost",
