@@ -71,11 +71,8 @@ def _lines(
     if path.suffix.lower() in output.BY_LINE:
         return output.by_line(pairs, full=False)
     about = f"Found in the service's lists, {timestamp(now)}. Bring it up to date: discover --update"
-    return output.as_manifest(pairs, name or _manifest_name(path), defaults_of(filters), about)
-
-
-def _manifest_name(path: Path) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem)[:64].strip(".") or "discovered"
+    name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem)[:64].strip(".") or "discovered"
+    return output.as_manifest(pairs, name, defaults_of(filters), about)
 
 
 def defaults_of(filters: Filters) -> dict[str, str]:

@@ -80,7 +80,8 @@ async def update(
         listed = {pair.row.key for pair in search.pairs()}
 
         def is_gone(fields: Mapping[str, Any], resource: str) -> bool:
-            row = _row({**defaults, **fields}, resource)
+            named = {**dict.fromkeys(Row._fields, ""), **defaults, **fields, "resource": resource}
+            row = Row(*(named[name] for name in Row._fields))
             searched = row.account in targets.accounts and row.catalog == filters.catalog
             return searched and row.template == filters.template and row.key not in listed
 
@@ -100,11 +101,6 @@ def _text(path: Path) -> str:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8: save it in that encoding") from None
-
-
-def _row(fields: Mapping[str, Any], resource: str) -> Row:
-    named = {key: fields.get(key, "") for key in ("account", "catalog", "engagement")}
-    return Row(**named, resource_type=fields["resource_type"], resource=resource, template=fields["template"])
 
 
 def _check(path: Path, text: str, expected: set[bytes]) -> None:
