@@ -140,7 +140,7 @@ def test_a_cancelled_run_ends_only_once_its_workers_are_silent():
 def test_batches_grow_with_what_one_before_settled():
     async def body():
         world = World(rate=1000, latency=0.01)
-        await world.run(requests(2000), size=1000)
+        await world.run(requests(1000), size=1000)
         return world
 
     sizes = [len(batch.requests) for batch in in_virtual_time(body).workers.batches]
