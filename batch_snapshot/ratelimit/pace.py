@@ -11,7 +11,8 @@ and follows it by the service's answers, in three phases:
   it admitted since the throttle before, over the time between, are the sustained rate. The rate restarts
   somewhat below that, returns to it, stays there, and then probes faster and faster (the shape of CUBIC,
   https://www.rfc-editor.org/rfc/rfc9438), so that it loses little to a stray throttle and soon finds a limit
-  that was raised. Only an unbroken series of throttles more than halves it.
+  that was raised. It does so in less time while the measure is new, or is another than the one before: a
+  limit that changed often changes back. Only an unbroken series of throttles more than halves the rate.
 
 Some calls are throttled at any rate: other programs call too, and limiters are distributed over machines.
 If each such **stray** were taken for a limit, they would bring the rate down step by step. A stray comes
@@ -56,13 +57,17 @@ CLIMB_FROM = 0.5
 #: one call per second: no quota is known to be lower.
 CLIMB_EASE = 9.0
 CLIMB_LOW = 1.5
-#: The share of the rate at which calls restart after a throttle; and the share left after one that may be
-#: chance, as just above the limit every other call is throttled. The rate returns within `RETURN_TIME`
-#: seconds plus the time of `RETURN_CALLS` calls, at most `LONGEST_RETURN` seconds.
+#: The share of the rate at which calls restart after a throttle, and that one leaves which may be chance. The
+#: rate returns within `RETURN_TIME` seconds plus the time of `RETURN_CALLS` calls, at most `LONGEST_RETURN`.
 CUT = 0.95
 RETURN_TIME = 2.7
 RETURN_CALLS = 22.0
 LONGEST_RETURN = 25.0
+#: `RETURN_TIME` is divided by this after a first measure, or one that differs from the measure before by more
+#: than the share `SAME`; each further measure leaves the share `LESS_HASTE` of the divisor, at least 1.
+HASTE = 3.0
+LESS_HASTE = 0.75
+SAME = 0.1
 #: After that the rate grows by this share times the power `PROBE_POWER` of the time, in return times.
 PROBE = 0.1
 PROBE_POWER = 3.2
@@ -74,9 +79,6 @@ TRUST = 0.5
 CAUTION = 0.99
 #: The share of the rate that is left when no call was admitted between two throttles.
 SLUMP = 0.4
-#: The share of the usual gap before the next call after a throttle that measured the rate, with at least
-#: `QUIET` calls admitted before it: the service lacked only a part of a token.
-RESUME = 0.3
 #: Admitted calls that measure a rate well. In a climb they weigh as much as the rate that it reached.
 QUIET = 20
 #: With fewer outcomes than this a throttle may be chance, and a first measure is not told, nor kept.
@@ -141,6 +143,8 @@ class Pace(NamedTuple):
     cut_at: float = -inf
     #: Since when every answer has been a throttle at the lowest rate.
     starved_since: float | None = None
+    #: What the return time is divided by, at least 1.
+    haste: float = 1.0
 
     @property
     def declared(self) -> float | None:
@@ -171,7 +175,7 @@ class Pace(NamedTuple):
     @property
     def unit(self) -> float:
         """Seconds for the return to the peak after a cut, and between one probe and the next."""
-        return min(LONGEST_RETURN, RETURN_TIME + RETURN_CALLS / self.peak)
+        return min(LONGEST_RETURN, RETURN_TIME / self.haste + RETURN_CALLS / self.peak)
 
     def rate(self, now: float) -> float:
         """The rate at which calls leave; inf where only those in flight are bounded."""
@@ -338,7 +342,7 @@ def _climbed(pace: Pace) -> Pace:
 def _restored(pace: Pace, sent_at: float, now: float) -> Pace:
     """The pace before the cuts that strays turned out to have caused."""
     peak = min(pace.crest, pace.ceiling)
-    return pace._replace(peak=peak, strays=MOST, since=now, tally=new_tally(sent_at))
+    return pace._replace(peak=peak, haste=1.0, strays=MOST, since=now, tally=new_tally(sent_at))
 
 
 def _cut(pace: Pace, now: float, phase: Phase, peak: float, tally: PaceTally) -> Pace:
@@ -358,22 +362,25 @@ def _cut(pace: Pace, now: float, phase: Phase, peak: float, tally: PaceTally) ->
         crest=pace.crest if returning else peak,
         cut_at=now,
         starved_since=starved,
+        haste=_haste(pace, phase, peak),
     )
-    pause = RESUME if pace.phase is Phase.FOLLOW and pace.tally.admitted >= QUIET else 1.0
-    return cut._replace(next_call_at=max(pace.next_call_at, now + pause / cut.rate(now)))
+    return cut._replace(next_call_at=max(pace.next_call_at, now + 1 / cut.rate(now)))
+
+
+def _haste(pace: Pace, phase: Phase, peak: float) -> float:
+    """What the return time is divided by once the rate `peak` was measured."""
+    if phase is not Phase.FOLLOW:
+        return pace.haste
+    if pace.phase is Phase.FOLLOW and abs(peak / pace.peak - 1) < SAME:
+        return max(1.0, pace.haste * LESS_HASTE)
+    return 1.0 if pace.strayed else HASTE
 
 
 def declared(rate: float) -> Pace:
     """The pace under a declared rate: start there, adapt downwards only."""
     ceiling = rate * (1 - MARGIN)
     return Pace(
-        phase=Phase.FOLLOW,
-        peak=ceiling,
-        since=-1e9,
-        known=ceiling,
-        ceiling=ceiling,
-        crest=ceiling,
-        strays=VOUCHED,
+        Phase.FOLLOW, peak=ceiling, since=-1e9, known=ceiling, ceiling=ceiling, crest=ceiling, strays=VOUCHED
     )
 
 

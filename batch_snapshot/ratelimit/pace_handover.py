@@ -6,7 +6,7 @@ from batch_snapshot.ratelimit.pace import Pace, Phase
 from batch_snapshot.ratelimit.pace_tally import PaceTally
 
 #: The version of the text that `dump` writes; raised when a field's meaning changes.
-_FORMAT = 3
+_FORMAT = 4
 
 
 def shifted(pace: Pace, seconds: float) -> Pace:

@@ -53,12 +53,19 @@ SCENARIOS = {
     "3/s burst 10, 150 ms": Scenario(_bucket(3, 10), (150,), latency=0.15, elapsed=1.08, throttled=0.07),
     "30/s burst 5, 40 ms": Scenario(_bucket(30, 5), (600,), latency=0.04, elapsed=1.08),
     "2/s burst 2, 500 ms": Scenario(_bucket(2, 2), (200,), latency=0.5),
-    "100/s burst 1, 20 ms": Scenario(_bucket(100, 1), (1500,), latency=0.02, elapsed=1.3),
+    "100/s burst 1, 20 ms": Scenario(_bucket(100, 1), (1500,), latency=0.02, elapsed=1.15),
+    "10 in any second": Scenario(lambda: Sliding(10, 1.0), (300,), elapsed=1.2),
     "20 in any second": Scenario(lambda: Sliding(20, 1.0), (400,), elapsed=1.3),
     "15 in each second": Scenario(lambda: Fixed(15, 1.0), (400,), elapsed=1.6),
     "stray throttles": Scenario(_bucket(20, 20), (600,), stray=0.003, elapsed=1.1, throttled=0.035),
     "halves and recovers": Scenario(
         _bucket(20, 20, (20, 10), (40, 20)), (1200,), elapsed=1.1, throttled=0.04
+    ),
+    "halves and recovers soon, 20/s": Scenario(
+        _bucket(20, 20, (8, 10), (16, 20)), (440,), elapsed=1.1, throttled=0.04
+    ),
+    "halves and recovers soon, 30/s": Scenario(
+        _bucket(30, 30, (8, 15), (16, 30)), (660,), elapsed=1.1, throttled=0.04
     ),
     "halves and recovers, 10/s": Scenario(
         _bucket(10, 10, (20, 5), (40, 10)), (600,), elapsed=1.12, throttled=0.04

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from batch_snapshot.ratelimit import pace, pace_handover
 from batch_snapshot.ratelimit.pace import FLOOR_RATE, LONGEST_HINT, Pace, Phase
+from batch_snapshot.ratelimit.pace_tally import new_tally
 from tests.bench.pacing.controllers import Ours
 from tests.bench.pacing.servers import Bucket
 from tests.bench.pacing.simulation import Client, Simulation
@@ -468,6 +469,35 @@ def test_the_measured_rate_returns_and_then_is_exceeded():
     assert seen[-1] > 1.5 * known
 
 
+def measured(rate: float, haste: float = 1.0, strays: float = 0.0) -> Pace:
+    """A pace that followed 10 a second, after a throttle that measured `rate`."""
+    tally = new_tally(0.0)
+    for number in range(1, 41):
+        tally = tally.with_admitted(number / rate, 1.0)
+    follows = pace.learned(10.0, 0.0)._replace(tally=tally, haste=haste, strays=strays, in_flight=3)
+    then = 41 / rate
+    for sent_at in (then, then + 0.01, then + 0.02):
+        follows = follows.throttled(sent_at, sent_at, None)
+    return follows
+
+
+def test_a_changed_limit_is_probed_in_less_time_and_a_confirmed_one_in_more():
+    changed, confirmed = measured(5.0, haste=1.0), measured(10.0, haste=2.0)
+    assert (changed.haste, confirmed.haste) == (pace.HASTE, 2.0 * pace.LESS_HASTE)
+    assert measured(10.0).haste == 1.0
+    assert confirmed.unit < measured(10.0).unit
+
+
+def test_after_a_first_measure_the_limit_is_probed_in_less_time():
+    found, _ = settled(Bucket(20, 20), 300, Pace(), 0.0)
+    assert found.phase is Phase.FOLLOW
+    assert 1.0 < found.haste <= pace.HASTE
+
+
+def test_strays_that_are_known_hasten_no_probe():
+    assert measured(5.0, strays=pace.MOST).haste == 1.0
+
+
 def test_a_declared_rate_that_is_too_high_is_undercut_and_found_again():
     service = Bucket(5, 5)
     slow, now = settled(service, 200, pace.declared(10), 0.0)
@@ -589,22 +619,24 @@ def test_a_stray_that_another_throttle_follows_soon_was_a_limit():
     assert before.strays > life.pace.strays + 0.9
 
 
-def strayed(rate: float = 200.0) -> Life:
-    """A pace that knows of strays."""
+def strayed(rate: float = 200.0, haste: float = 1.0) -> Life:
+    """A pace that knows of strays, and hastened until then."""
     life = returning(rate)
     for _ in range(20):
         if not life.pace.strayed:
+            life.pace = life.pace._replace(haste=haste)
             life.step("stray", 1)
     assert life.pace.strayed
     return life
 
 
 def test_the_rate_that_strays_cost_is_restored_once_they_are_recognised():
-    life = strayed()
+    life = strayed(haste=pace.HASTE)
     peaks = [state.peak for _, state in life.past]
     crest = life.past[-2][1].crest
     assert min(peaks[-200:]) < crest
     assert life.pace.peak == crest
+    assert life.pace.haste == 1.0
 
 
 def test_no_more_than_the_declared_rate_is_restored():
