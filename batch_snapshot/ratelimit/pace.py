@@ -385,10 +385,15 @@ def declared(rate: float) -> Pace:
 
 
 def redeclared(pace: Pace, rate: float, now: float) -> Pace:
-    """The pace of an account that calls already, under another declared rate."""
+    """The pace of an account that calls already, under another declared rate.
+
+    Throttles of calls sent before say nothing about it.
+    """
     start = declared(rate)
     next_call_at = min(pace.next_call_at, now + 1 / start.ceiling)
-    return start._replace(next_call_at=next_call_at, in_flight=pace.in_flight)
+    return start._replace(
+        next_call_at=next_call_at, in_flight=pace.in_flight, tally=new_tally(now), cut_at=now
+    )
 
 
 def learned(rate: float, now: float) -> Pace:

@@ -508,6 +508,22 @@ def test_a_declared_rate_that_is_too_high_is_undercut_and_found_again():
     assert fast.rate(now) == pace.declared(10).rate(now)
 
 
+def test_throttles_of_calls_sent_before_another_rate_was_declared_do_not_cut_it():
+    now = 5000.0
+    state = pace.redeclared(measured(100.0)._replace(in_flight=8, next_call_at=now), 10.0, now)
+    for late in range(6):
+        state = state.throttled(now - 0.05, now + 0.01 * late, None)
+    assert state.rate(now + 1) == pytest.approx(10.0, rel=0.03)
+
+
+def test_a_first_throttle_under_another_declared_rate_cuts_it_by_no_more_than_at_the_start():
+    now = 5000.0
+    state = pace.redeclared(measured(100.0)._replace(in_flight=0, next_call_at=now), 10.0, now)
+    sent = state.opens(now)
+    state = state.permitted(sent).throttled(sent, sent + 0.05, None)
+    assert state.rate(sent + 1) > 10 * FLOOR_RATE
+
+
 def test_a_climb_ends_at_the_declared_rate():
     life = Life(pace.declared(10))
     life.step("storm", 3)
