@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 import click
 from cloup.formatting import HelpFormatter, HelpSection
-from cloup.styling import HelpTheme, Style
+from cloup.styling import HelpTheme, IStyle, Style
 
 from batch_snapshot.cli.command import HELP_ALL, SECTIONS, SectionedCommand, SectionedGroup
 
@@ -15,8 +16,25 @@ WIDEST = 100
 #: A command with so few options shows all of them on its short page.
 FEW = 10
 
+#: Stands for a hyphen while text is wrapped, so that no line ends within an option or a name.
+_HYPHEN = "\N{NON-BREAKING HYPHEN}"
+
 _THEME = HelpTheme(heading=Style(bold=True), col1=Style(fg="cyan"), invoked_command=Style(fg="cyan"))
 _PLAIN = HelpTheme()
+
+
+class _Page(HelpFormatter):
+    """A page whose lines end only between words."""
+
+    def write_text(self, text: str, style: IStyle = str) -> None:
+        super().write_text(text.replace("-", _HYPHEN), style)
+
+    def write_section(self, s: HelpSection, col1_width: int | None = None) -> None:
+        rows = [(str(term), str(text).replace("-", _HYPHEN)) for term, text in s.definitions]
+        super().write_section(replace(s, definitions=rows), col1_width)
+
+    def getvalue(self) -> str:
+        return super().getvalue().replace(_HYPHEN, "-")
 
 
 def of_command(command: SectionedCommand, ctx: click.Context, *, everything: bool) -> str:
@@ -72,9 +90,9 @@ def everything(command: click.Command, ctx: click.Context) -> str:
     return of_command(command, ctx, everything=True)
 
 
-def _begin(command: click.Command, ctx: click.Context) -> HelpFormatter:
+def _begin(command: click.Command, ctx: click.Context) -> _Page:
     theme = _PLAIN if os.environ.get("NO_COLOR") else _THEME
-    page = HelpFormatter(width=ctx.terminal_width, max_width=WIDEST, col1_max_width=28, theme=theme)
+    page = _Page(width=ctx.terminal_width, max_width=WIDEST, col1_max_width=28, theme=theme)
     page.write_usage(ctx.command_path, " ".join(command.collect_usage_pieces(ctx)))
     page.write_command_help_text(command)
     return page
@@ -85,7 +103,7 @@ def _section(title: str, params: Sequence[click.Parameter], ctx: click.Context) 
     return HelpSection(title, records)
 
 
-def _write_lines(page: HelpFormatter, title: str, lines: Sequence[str]) -> None:
+def _write_lines(page: _Page, title: str, lines: Sequence[str]) -> None:
     """Lines that people copy: they are never wrapped."""
     if lines:
         page.write("\n")

@@ -78,6 +78,14 @@ def test_no_line_of_help_but_examples_is_wider_than_the_terminal(monkeypatch, ca
     assert max(map(len, prose.splitlines())) <= min(columns - 1, 100)
 
 
+@pytest.mark.parametrize("columns", [60, 80, 97])
+def test_no_line_of_help_ends_within_an_option_or_a_name(monkeypatch, call, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    told = call("--help-all")[1]
+    assert not re.findall(r"(?m)^.*\w-$", told)
+    assert "\N{NON-BREAKING HYPHEN}" not in told
+
+
 # -- values from the environment -----------------------------------------------------------------------
 
 
