@@ -141,7 +141,7 @@ class History:
             # An older ledger may leave out what is zero, or every count.
             same = not counts or Counter(counts) == Counter(known)
             if counts != known if self.settled is not None else not same:
-                raise DamagedError(f"counts {counts}, but the lines before say {known}")
+                raise DamagedError(f"counts {_counted(counts)}, but the lines before say {_counted(known)}")
 
     def _check_result(self, result: Result) -> None:
         pending = self._pending.get(result.row)
@@ -275,6 +275,11 @@ def failure_group(state: RowState) -> FailureGroup:
 
 def _name(row: Row) -> str:
     return f"{row.engagement}/{row.resource}"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    words = (f"{number:,} {name.replace('_', ' ')}" for name, number in counts.items())
+    return ", ".join(words) or "none"
 
 
 def _at_line(number: int, error: LedgerError) -> LedgerError:

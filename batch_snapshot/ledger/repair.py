@@ -104,8 +104,8 @@ def first_header(path: Path) -> Header:
             headers.setdefault(fragment.record.run_id, fragment.record)
     if not headers:
         raise LedgerError(
-            f"{path}: no run line is left in it, and only that says which run and accounts the rows are of: "
-            "restore it from a backup, or name the ledger's file if this is none"
+            f"{path}: no run line is left in it, and only that says which run and accounts its rows belong "
+            "to: restore it from a backup; if this file is not a ledger, name one that a run has written"
         )
     run_id = ids.most_common(1)[0][0]
     return headers.get(run_id) or replace(next(iter(headers.values())), run_id=run_id)
@@ -143,7 +143,7 @@ def repair(path: Path, now: datetime) -> Repaired:
                 return Repaired(kept=lines, in_doubt=whole.counts()[Status.IN_DOUBT])
         try:
             with files.atomic_write(path, 0o600) as file:
-                done = _rewrite(path, file, now)
+                done = _rewrite(path, file)
                 done.original = _keep_original(path)
         except OSError as error:
             elsewhere = "copy the ledger elsewhere and repair the copy"
@@ -151,11 +151,11 @@ def repair(path: Path, now: datetime) -> Repaired:
         return done
 
 
-def _rewrite(path: Path, file: IO[bytes], now: datetime) -> Repaired:
+def _rewrite(path: Path, file: IO[bytes]) -> Repaired:
     rebuild = _Rebuild(first_header(path), file.write)
     for fragment in fragments(path):
         rebuild.add(fragment)
-    rebuild.close(now)
+    rebuild.close()
     file.flush()
     try:
         reader.whole_history_of(Path(file.name))
@@ -186,6 +186,8 @@ class _Rebuild:
         self._history = History(checked=True, settled=set())
         #: Rows that were put in doubt, whatever became of them later.
         self._doubted: set[bytes] = set()
+        #: The latest time in the lines that were kept.
+        self._latest = header.started_at
         #: When the invocation with the first unhandled gap began; None: every gap was handled.
         self._gap_since: datetime | None = None
 
@@ -242,12 +244,15 @@ class _Rebuild:
         at = result.first_sent_at or self._header.started_at
         self._write_line(codec.encode_intent(at, [request], result.clock_skew_s))
 
-    def close(self, now: datetime) -> None:
-        """Close the last invocation if it has no end, or if lines were lost after its end."""
-        self._close(now)
+    def close(self) -> None:
+        """Close the last invocation if it has no end, or if lines were lost after its end.
+
+        It ended at the latest time that a line of it names: the repair may come days later.
+        """
+        self._close()
         self.done.in_doubt = len(self._in_doubt())
 
-    def _close(self, now: datetime) -> None:
+    def _close(self) -> None:
         history = self._history
         before = history.end
         doubt = self._gap_since is not None and not self._every_sent_row_is_named(None)
@@ -255,7 +260,7 @@ class _Rebuild:
             return
         if before is not None or history.in_flight or doubt:
             self._reopen(self._gap_since if doubt else None)
-        outcome, at = (before.outcome, before.finished_at) if before else ("interrupted", now)
+        outcome, at = (before.outcome, before.finished_at) if before else ("interrupted", self._latest)
         self._finish(End(outcome, {}, at))
 
     def _note_gap(self) -> None:
@@ -264,6 +269,7 @@ class _Rebuild:
     def _keep(self, fragment: Fragment) -> None:
         if fragment.record is not None:
             self._history.add(Line(0, 0, fragment.record))
+            self._latest = max(self._latest, _end_of(fragment.record) or self._latest)
         self._write(fragment.raw)
         self.done.kept += 1
 
@@ -336,3 +342,9 @@ def _time_of(record: Record) -> datetime | None:
     if isinstance(record, Result):
         return record.first_sent_at
     return getattr(record, "at", None)
+
+
+def _end_of(record: Record) -> datetime | None:
+    if isinstance(record, Header):
+        return record.started_at
+    return getattr(record, "finished_at", None) or getattr(record, "at", None)

@@ -184,6 +184,15 @@ def test_a_whole_ledger_is_left_as_it_is(made, path, capsys):
     assert not list(path.parent.glob("*.original*"))
 
 
+def test_a_run_without_its_end_line_ended_with_its_last_result_whenever_it_is_repaired(made, path):
+    rewriting.write(path, b"".join(made.lines[:-1]))
+    last = datetime.fromisoformat(json.loads(made.lines[-2])["finished_at"])
+    repair(path, last + timedelta(days=3))
+    end = history_of_checked(path).end
+    assert end is not None
+    assert end.finished_at == last
+
+
 def test_a_ledger_without_any_one_line_is_repaired(made, path):
     for number in range(len(made.lines)):
         assert_repaired(made, path, b"".join(made.lines[:number] + made.lines[number + 1 :]))
