@@ -52,6 +52,8 @@ class RunView:
     planned: Mapping[str, int] | None = None
     #: The last forecast: when it was made, and the seconds from then to the end.
     _forecast: tuple[float, float] | None = None
+    #: The declared rates that it was made with; None: there is none yet.
+    _declared: tuple[float | None, ...] | None = None
     #: The last forecast of each account, and how many calls it had made then.
     _forecasts: dict[str, tuple[AccountForecast, int]] = field(default_factory=dict)
 
@@ -75,8 +77,10 @@ class RunView:
         """Seconds until the end, waits for quota windows included; None: too early to say."""
         if self.elapsed <= 0:
             return None
-        if self._forecast is None or self.elapsed - self._forecast[0] >= FORECAST_EVERY:
-            self._forecast = None
+        rates = tuple(account.pacer.pace.declared for account in self.accounts.values())
+        changed = self._declared not in {None, rates}
+        if self._forecast is None or changed or self.elapsed - self._forecast[0] >= FORECAST_EVERY:
+            self._forecast, self._declared = None, rates
             # A display never ends a run: if the log of calls cannot be read, the next permit reports it.
             with suppress(StorageError):
                 ends = [self._ends_in(account) for account in self.accounts.values()]

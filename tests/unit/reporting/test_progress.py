@@ -176,6 +176,20 @@ def test_time_left_counts_down_between_forecasts():
     assert found == pytest.approx([90, 85, 700 / 15], abs=0.2)
 
 
+def test_time_left_follows_another_declared_rate_at_once():
+    async def main() -> list[float | None]:
+        running = states_of("main", start=pace.declared(10))
+        seen = view({"main": 100}, {"main": 1000}, running)
+        await anyio.sleep(10)
+        seconds_left = [seen.left]
+        running["main"].pacer.change(lambda now: pace.redeclared(now, 2, anyio.current_time()))
+        seconds_left.append(seen.left)
+        return seconds_left
+
+    found = in_virtual_time(main)
+    assert found == pytest.approx([90, 450], rel=0.05)
+
+
 def test_unreadable_call_log_does_not_end_the_display(path):
     async def main() -> str:
         usage = CallLog(path.with_suffix(".sqlite"), clock=lambda: 1e6)
