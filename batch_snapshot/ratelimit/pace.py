@@ -385,15 +385,9 @@ def declared(rate: float) -> Pace:
 
 
 def redeclared(pace: Pace, rate: float, now: float) -> Pace:
-    """The pace of an account that calls already, under another declared rate.
-
-    Throttles of calls sent before say nothing about it.
-    """
-    start = declared(rate)
-    next_call_at = min(pace.next_call_at, now + 1 / start.ceiling)
-    return start._replace(
-        next_call_at=next_call_at, in_flight=pace.in_flight, tally=new_tally(now), cut_at=now
-    )
+    """The pace under another declared rate, about which throttles of calls sent before `now` say nothing."""
+    start = declared(rate)._replace(in_flight=pace.in_flight, tally=new_tally(now), cut_at=now)
+    return start._replace(next_call_at=min(pace.next_call_at, now + 1 / start.ceiling))
 
 
 def learned(rate: float, now: float) -> Pace:
