@@ -124,6 +124,8 @@ def parse_settings(text: str) -> dict[str, Any]:
             faults.append(value)
         elif name in names:
             words.append(f"--{name}{equals}{value}")
+        elif name == "state":
+            raise click.BadParameter(f"{name} is not a setting; write --simulate --state {value or 'FILE'}")
         else:
             near = get_close_matches(name, names, 1)
             meant = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(names))}"

@@ -227,6 +227,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["status", "trial.yaml"], "trial.yaml: is a manifest, not a ledger"),
     (["run", "old.ndjson"], "old.ndjson: is a ledger, not a manifest"),
     (["run", "trial.yaml", "--simulate=raet=5"], "did you mean rate"),
+    (["run", "trial.yaml", "--simulate=state=w.ndjson"], "write --simulate --state w.ndjson"),
     (["run", "foo.**"], "foo.**: the manifest does not exist: check the path"),
     (["run", "trial.yaml", "--simulate=rate=0"], "finite and above 0"),
     (["run", "trial.yaml", "--simulate=latency=soon"], "'--simulate': latency: 'soon' is not a time"),
