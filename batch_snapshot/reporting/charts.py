@@ -10,6 +10,7 @@ from itertools import chain, count, pairwise
 from typing import NamedTuple
 
 from batch_snapshot.reporting.stats import Invocation, percentile
+from batch_snapshot.text import plural
 
 #: Sizes of a chart, in its own units.
 WIDTH, HEIGHT = 560, 190
@@ -156,7 +157,8 @@ def over_time(invocations: Sequence[Invocation], allowed: Sequence[float | None]
         for kinds in (slice(3), slice(3, None))
     )
     scale = 60 / step
-    most, worst = (max(sum(bar.values) for bar in bars) * scale for bars in (rows, throttled))
+    highest, worst = (max(sum(bar.values) for bar in bars) for bars in (rows, throttled))
+    most = highest * scale
     line = [rate and rate * 60 for slot in slots for rate in [allowed[slot.invocation] if allowed else None]]
     rates = [amount(rate) for rate in sorted({rate for rate in line if rate})]
     marks, borders = _time_axis(step, slots)
@@ -180,7 +182,8 @@ def over_time(invocations: Sequence[Invocation], allowed: Sequence[float | None]
         settled,
         name="throttles",
         title="Throttled calls a minute",
-        summary=f"{total:,} calls were throttled, at most {amount(worst)} a minute.",
+        # A bar of some seconds can stand for more a minute than there were in all.
+        summary=f"{plural(total, 'call')} throttled, at most {worst:,} in {_span(step)}.",
         head=("From (UTC)", "Throttled"),
         kinds=("throttled",),
         bars=throttled,

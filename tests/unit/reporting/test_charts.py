@@ -58,6 +58,11 @@ def test_bars_begin_at_round_times_and_are_counted_a_minute():
     assert chart.line_path.startswith(f"M{charts.LEFT}.0 {charts.TOP}.0H")
 
 
+def test_throttles_are_told_by_the_bar_so_that_no_number_is_above_all_of_them():
+    _, chart = charts.over_time([invocation({0: [1, 0, 0, 6], 90: [1, 0, 0, 2]})])
+    assert chart.summary == "8 calls throttled, at most 6 in 1 second."
+
+
 def test_line_of_a_limit_far_above_is_told_and_not_drawn():
     (chart,) = charts.over_time([invocation({0: [1, 0, 0, 0]})], [100.0])
     assert chart.line_path == ""
