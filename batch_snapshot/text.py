@@ -87,7 +87,10 @@ def wrapped(text: str, width: int, begin: str = "") -> str:
         for pattern in _UNBROKEN:
             kept = re.sub(pattern, lambda found: found[0].replace(" ", "\0"), kept)
         fill = textwrap.TextWrapper(width, begin, indent, break_long_words=False, break_on_hyphens=False).fill
-        return fill(kept).replace("\0", " ")
+        first, *others = fill(kept).split("\n")
+        # What stays in one piece and is too long with its indent may fit without it.
+        others = [one.lstrip() if len(one.lstrip()) <= width < len(one) else one for one in others]
+        return "\n".join([first, *others]).replace("\0", " ")
 
     return "\n".join(map(wrap, text.split("\n")))
 

@@ -31,7 +31,7 @@ def test_long_texts_keep_their_beginning_or_both_ends():
 def test_lines_are_broken_between_words_only(words, width, begin):
     line = " ".join(["x", *words, "with: batch-snapshot run 'a b' --yes"])
     *broken, last, short = text.wrapped(f"{line}\nshort", width, begin).split("\n")
-    assert (last, short) == ("  batch-snapshot run 'a b' --yes", f"{begin}short")
+    assert (last.strip(), short) == ("batch-snapshot run 'a b' --yes", f"{begin}short")
     assert " ".join([*broken, last]).split() == (begin + line).split()
     assert all(len(one) <= width or " " not in one.removeprefix(begin).strip() for one in broken)
     assert text.wrapped(line, 1000) == line
@@ -49,6 +49,12 @@ def test_lines_are_broken_between_words_only(words, width, begin):
 def test_what_may_be_copied_is_not_broken(whole):
     assert whole in text.wrapped(f"{whole} is gone and it is not known where it is", 12)
     assert text.wrapped("Usage: batch-snapshot run", 12) == "Usage:\n  batch-snapshot\n  run"
+
+
+def test_a_command_that_is_too_long_for_its_indent_begins_its_line():
+    command = "batch-snapshot retry ledgers/mix.ndjson --only ValidationException"
+    assert text.wrapped(f"        $ {command}", 70) == f"        $\n{command}"
+    assert text.wrapped(f"        $ {command}", 80) == f"        $ {command}"
 
 
 @pytest.mark.parametrize(
