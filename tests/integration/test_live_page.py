@@ -154,6 +154,7 @@ async def test_buttons_steer_the_run_and_show_what_it_answers(tmp_path, address,
         await until(lambda: of_type(place.folder / "trial.simulated.ndjson", "result"), "the first row")
         await page.goto(f"http://{address}/?token=of-the-test")
         await expect(page.locator("#live")).to_have_text("Live", timeout=PATIENCE)
+        await expect(page.locator("#bar a")).to_be_visible()
         assert await page.evaluate(CONTRAST) == []
         await press("Pause", "paused: no further call begins")
         await expect(page.locator("#part-now")).to_contain_text("Paused", timeout=PATIENCE)
@@ -183,6 +184,8 @@ async def test_buttons_steer_the_run_and_show_what_it_answers(tmp_path, address,
         await expect(page.locator(".outcome")).to_have_text("deferred", timeout=PATIENCE)
         for button in await page.locator("#control button").all():
             await expect(button).to_be_disabled(timeout=PATIENCE)
+        # It leads to the server, which has ended with the run.
+        await expect(page.locator("#bar a")).to_be_hidden(timeout=PATIENCE)
     told = of_type(place.folder / "trial.simulated.ndjson", "control")
     assert [(each["action"], each.get("value"), each.get("account")) for each in told] == [
         ("pause", None, None),

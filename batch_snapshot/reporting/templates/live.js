@@ -7,6 +7,8 @@
     const text = [over, server].filter(Boolean).join(" ") || "Live";
     if (state.textContent !== text) state.textContent = text;
     for (const button of control?.querySelectorAll("button") ?? []) button.disabled = Boolean(over);
+    // The links lead to a server that does not answer now.
+    for (const link of document.querySelectorAll("#bar a")) link.hidden = Boolean(server);
   };
   // What a person has opened, scrolled and typed stays as it is.
   const swap = (name, html) => {
