@@ -75,7 +75,11 @@ def newest_ledger(pattern: str, options: Options) -> tuple[Path | None, list[str
             return path, warnings  # `retry` says what is wrong with it
         if head is None or head.endpoint == endpoint:
             return path, warnings
-        warnings.append(f"ignored: {path} was written against {head.endpoint}, not {endpoint}")
+        if head.endpoint == SIMULATOR:
+            way_out = "; --simulate takes it"
+        else:
+            way_out = f"; --endpoint-url {head.endpoint} takes it" if "://" in head.endpoint else ""
+        warnings.append(f"ignored: {path} was written against {head.endpoint}, not {endpoint}{way_out}")
     return None, warnings
 
 
