@@ -220,7 +220,9 @@ class LedgerStats:
             self._count_result(record, key, before, line.offset)
         elif isinstance(record, Control):
             self.paused = record.action == "pause" or (self.paused and record.action != "resume")
-            rate = record.value if isinstance(record.value, float | int) else 0.0
+            # Another version may write other types.
+            known = type(record.value) in {float, int} and isinstance(record.account, str | None)
+            rate = record.value if known else 0.0
             # The run line before it may be lost.
             for last in self.invocations[-1:]:
                 if record.action == "rate" and 0 < rate < 1e6 and last.header:

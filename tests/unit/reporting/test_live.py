@@ -82,13 +82,14 @@ def test_rate_that_control_has_declared_is_the_allowed_one_until_the_invocation_
 
     with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):
         seen.append(look())
-        for more in ({"value": 2.5, "account": "acme"}, {"value": 10.0}, {"value": "x"}, {"value": 1e999}):
+        odd = ({"value": "x"}, {"value": 1e999}, {"value": True}, {"value": 2, "account": ["acme"]})
+        for more in ({"value": 2.5, "account": "acme"}, {"value": 10.0}, *odd):
             ledger.lines.append(codec.encode_control(RUN_ID, NOW, "rate", **more))
             seen.append(look())
         ledger.begin(at=60, accounts=quotas).intend(row(2), at=60).result(row(2), at=60)
         seen.append(look())
     # No line is drawn over an invocation whose allowed rate has changed.
-    changed = [("5.5/s", False), *[("20/s", False)] * 3]
+    changed = [("5.5/s", False), *[("20/s", False)] * 5]
     assert seen == [("6/s", True), *changed, ("6/s", True)]
 
 
