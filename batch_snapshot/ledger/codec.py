@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, astuple
 from datetime import datetime
 from math import floor
@@ -9,10 +10,11 @@ from typing import Any, TypeVar, get_args
 
 from msgspec import DecodeError, Struct, ValidationError, convert, structs
 from msgspec.json import Decoder, encode
+from msgspec.json import decode as decode_json
 
 from batch_snapshot.errors import DamagedError, LedgerError
-from batch_snapshot.ledger.records import End, Header, Record
-from batch_snapshot.models import LARGEST_COUNT, YEARS, Account, Outcome, Request, Row, Skip, Status
+from batch_snapshot.ledger.records import End, Header, Record, Result
+from batch_snapshot.models import LARGEST_COUNT, YEARS, Account, Outcome, Request, Row, RowError, Skip, Status
 from batch_snapshot.text import timestamp
 
 SCHEMA = 1
@@ -123,6 +125,18 @@ _TYPES = {kind.__struct_config__.tag for kind in get_args(Record)}
 #: Fields of all records that hold a time.
 _TIMES = ("at", "started_at", "finished_at", "first_sent_at", "unrecorded_since")
 
+#: Fields that are only shown, by the type of the line: one that makes no sense is as if it were missing, as
+#: the line says what became of its row without it. Each with its type.
+_SHOWN = {
+    "run": {"version": Header.__annotations__["version"]},
+    "result": {
+        name: Result.__annotations__[name]
+        for name in ("attempts", "throttles", "request_id", "started_at", "finished_at", "reconciled")
+    },
+}
+#: Those of an error.
+_SHOWN_ERROR = {name: RowError.__annotations__[name] for name in ("reason", "http_status")}
+
 T = TypeVar("T")
 
 
@@ -136,14 +150,53 @@ def decode(raw: bytes) -> Record | None:
             f"schema {head.schema!r} is not {SCHEMA}, the one this version reads; "
             "use the version that wrote it"
         )
-    record = _decoded(_RECORDS, raw, f"a {head.type} line that makes no sense")
+    try:
+        record = _decoded(_RECORDS, raw, f"a {head.type} line that makes no sense")
+    except DamagedError:
+        if (tolerated := _tolerated(raw)) is None:
+            raise
+        record = tolerated
     if getattr(record, "run_id", "") is None:
         raise DamagedError(f"a {head.type} line without run_id")
     for name in _TIMES:
         moment = getattr(record, name, None)
         if moment is not None and moment.year not in YEARS:
+            if name in _SHOWN.get(head.type, {}):
+                record = structs.replace(record, **{name: None})
+                continue
             raise DamagedError(f"a {head.type} line whose {name} is not a time of a run ({moment})")
     return record
+
+
+def _tolerated(raw: bytes) -> Record | None:
+    """The record of a line that the types refuse but earlier versions read; None: it is damaged."""
+    try:
+        fields = decode_json(raw)
+        for name in _TIMES:
+            with suppress(KeyError, TypeError, ValueError):
+                fields[name] = datetime.fromisoformat(fields[name])
+        fields = _sensible(fields, _SHOWN.get(fields["type"], {}))
+        if isinstance(fields.get("error"), dict):
+            fields["error"] = _sensible(fields["error"], _SHOWN_ERROR)
+        if fields.get("settings", {}) is None:
+            del fields["settings"]
+        record: Record = convert(fields, Record)
+    except (DecodeError, RecursionError):
+        return None
+    return record
+
+
+def _sensible(fields: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields without those of `types` that are not of their type."""
+
+    def is_sensible(name: str, value: object) -> bool:
+        try:
+            convert(value, types.get(name, Any))
+        except ValidationError:
+            return False
+        return True
+
+    return {name: value for name, value in fields.items() if is_sensible(name, value)}
 
 
 def _decoded(decoder: Decoder[T], raw: bytes, wrong: str) -> T:

@@ -277,8 +277,7 @@ def changed(line: bytes, **fields: object) -> bytes:
         (changed(RESULT_LINE, generation=-1), "Expected `int` >= 0"),
         (changed(RESULT_LINE, resource=7), "Expected `str`, got `int`"),
         (changed(RESULT_LINE, client_token=None), "Expected `str`, got `null`"),
-        (changed(RESULT_LINE, attempts=-3), "Expected `int` >= 0"),
-        (changed(RESULT_LINE, finished_at="1969-12-31T00:00:00Z"), "finished_at is not a time of a run"),
+        (changed(RESULT_LINE, first_sent_at="1969-12-31T00:00:00Z"), "first_sent_at is not a time of a run"),
         (changed(RESULT_LINE, first_sent_at="noon"), "Invalid RFC3339 encoded datetime"),
         (changed(FAILED_LINE, error="denied"), "a result line that makes no sense"),
         (changed(FAILED_LINE, error={"kind": "bad", "code": "", "message": ""}), "Invalid enum value 'bad'"),
@@ -296,6 +295,48 @@ def test_a_malformed_record_is_refused_with_what_is_wrong(raw, what):
     with pytest.raises(LedgerError, match=what) as caught:
         codec.decode(raw)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("line", [RESULT_LINE, FAILED_LINE], ids=["succeeded", "failed"])
+@pytest.mark.parametrize(
+    "field", ["attempts", "throttles", "request_id", "started_at", "finished_at", "reconciled"]
+)
+@pytest.mark.parametrize("value", [None, -3, 1.5, [7], 2**63, "1969-12-31T00:00:00Z"])
+def test_a_result_whose_field_is_only_shown_and_makes_no_sense_is_read_without_the_field(line, field, value):
+    record = decoded(changed(line, **{field: value}))
+    assert isinstance(record, Result)
+    missing = decoded(without(changed(line, **{field: None}), field))
+    assert record == missing or getattr(record, field) == value
+
+
+def test_an_error_is_read_without_what_is_only_shown_and_makes_no_sense():
+    error = {"kind": "denied", "code": "C", "message": "m"}
+    odd = changed(FAILED_LINE, error={**error, "reason": 7, "http_status": "400"})
+    assert decoded(odd) == decoded(changed(FAILED_LINE, error=error))
+
+
+@pytest.mark.parametrize("fields", [{"settings": None, "version": 7}, {"settings": {}, "version": None}])
+def test_a_run_line_without_settings_or_with_an_odd_version_is_read(fields):
+    header = decoded(changed(RUN_LINE, **fields))
+    assert isinstance(header, Header)
+    assert (header.settings, header.version) == ({}, None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-03-01T12:00:00Z",
+        "2026-03-01T12:00Z",
+        "2026-03-01T12:00:00+00:00",
+        "2026-03-01T14:00:00.000+02",
+        "20260301T120000Z",
+        "2026-03-01 12:00:00,000Z",
+    ],
+)
+def test_a_time_is_read_in_every_form_of_iso_8601(text):
+    record = decoded(changed(RESULT_LINE, first_sent_at=text, finished_at=text))
+    assert isinstance(record, Result)
+    assert record.first_sent_at == record.finished_at == datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 #: What a reader can do without, by line; everything else must be there.
