@@ -67,7 +67,8 @@ def lines(
     Raises:
         LedgerError: it cannot be read, or has a line that is no record; the message says where.
     """
-    heads = tuple(LINE_HEAD + f'{kind}"'.encode() for kind in kinds) or (b"",)
+    # Another program may have written the line again, with a blank.
+    heads = tuple(head + f'{kind}"'.encode() for kind in kinds for head in (LINE_HEAD, b'{"type": "')) or b""
     for offset, number, raw in _ended_lines(path, start, after):
         if not raw.startswith(heads):
             continue

@@ -1,6 +1,7 @@
 """Reading a ledger: which lines are read, skipped or refused."""
 
 import itertools
+import json
 import os
 from pathlib import Path
 
@@ -30,6 +31,13 @@ def test_lines_of_a_later_version_are_skipped_but_counted(path):
     first, second = reader.lines(written(path, RUN_LINE + novel + END_LINE))
     assert first == Line(0, 1, decoded(RUN_LINE))
     assert second == Line(len(RUN_LINE) + len(novel), 3, decoded(END_LINE))
+
+
+def test_a_ledger_that_another_program_wrote_again_with_blanks_says_the_same(path, tmp_path):
+    again = b"".join(json.dumps(json.loads(line)).encode() + b"\n" for line in LINES)
+    blanks = written(tmp_path / "again.ndjson", again)
+    assert reader.last_header(blanks) == reader.last_header(written(path))
+    assert reader.ending(blanks) == reader.ending(path)
 
 
 def test_reading_streams(path):
