@@ -54,9 +54,10 @@ SEARCH_GAP = 0.25
 #: The share of the search's rate at which the climb begins.
 CLIMB_FROM = 0.5
 #: The n-th success of a climb raises the rate by 1 / (CLIMB_EASE + n), or to `CLIMB_LOW` times the rate below
-#: one call per second: no quota is known to be lower.
+#: one call per second, as no quota is known to be lower, and below `CLIMB_BACK` of the rate before a slump.
 CLIMB_EASE = 9.0
 CLIMB_LOW = 1.5
+CLIMB_BACK = 0.25
 #: The share of the rate at which calls restart after a throttle, and that one leaves which may be chance. The
 #: rate returns within `RETURN_TIME` seconds plus the time of `RETURN_CALLS` calls, at most `LONGEST_RETURN`.
 CUT = 0.95
@@ -135,7 +136,7 @@ class Pace(NamedTuple):
     found: int = 0
     began: float | None = None
     tally: PaceTally = _NO_TALLY
-    #: The rate that was measured when it was last exceeded: cuts on the way back to it may be due to strays.
+    #: The rate at which calls were last throttled, but for a slump: cuts on the way to it may be strays'.
     crest: float = inf
     #: Strays that were recognised, less those forgotten.
     strays: float = 0.0
@@ -335,7 +336,8 @@ class Pace(NamedTuple):
 
 def _climbed(pace: Pace) -> Pace:
     """The pace after a success of its climb."""
-    growth = 1 + 1 / (CLIMB_EASE + pace.tally.admitted) if pace.peak >= 1 else CLIMB_LOW
+    low = pace.peak < max(1.0, CLIMB_BACK * pace.crest)
+    growth = CLIMB_LOW if low else 1 + 1 / (CLIMB_EASE + pace.tally.admitted)
     return pace._replace(peak=pace.peak * growth)
 
 
@@ -353,13 +355,14 @@ def _cut(pace: Pace, now: float, phase: Phase, peak: float, tally: PaceTally) ->
     measured = phase is Phase.FOLLOW and (pace.known is not None or pace.tally.admitted >= ENOUGH)
     known = peak if measured else pace.known
     returning = pace.phase is phase is Phase.FOLLOW and now - pace.since < pace.unit
+    slumped = phase is Phase.CLIMB and pace.phase is not Phase.SEARCH
     cut = pace._replace(
         phase=phase,
         peak=peak,
         since=now,
         known=known,
         tally=tally,
-        crest=pace.crest if returning else peak,
+        crest=pace.crest if returning or slumped else peak,
         cut_at=now,
         starved_since=starved,
         haste=_haste(pace, phase, peak),

@@ -54,7 +54,7 @@ SCENARIOS = {
     "30/s burst 5, 40 ms": Scenario(_bucket(30, 5), (600,), latency=0.04, elapsed=1.08),
     "2/s burst 2, 500 ms": Scenario(_bucket(2, 2), (200,), latency=0.5),
     "100/s burst 1, 20 ms": Scenario(_bucket(100, 1), (1500,), latency=0.02, elapsed=1.15),
-    "10 in any second": Scenario(lambda: Sliding(10, 1.0), (300,), elapsed=1.2),
+    "10 in any second": Scenario(lambda: Sliding(10, 1.0), (400,), latency=0.05, elapsed=1.15),
     "20 in any second": Scenario(lambda: Sliding(20, 1.0), (400,), elapsed=1.3),
     "15 in each second": Scenario(lambda: Fixed(15, 1.0), (400,), elapsed=1.6),
     "stray throttles": Scenario(_bucket(20, 20), (600,), stray=0.003, elapsed=1.1, throttled=0.035),

@@ -329,7 +329,7 @@ def test_a_late_answer_of_a_hung_call_does_not_raise_the_rate():
 def test_a_throttle_soon_after_a_pause_is_measured_without_the_pause(phase):
     life = followed(10.0)
     if phase is Phase.CLIMB:
-        life = Life(Pace(phase=Phase.CLIMB, peak=10.0))
+        life = Life(Pace(phase=Phase.CLIMB, peak=10.0, crest=10.0))
         life.step("flow", 17)
     assert life.pace.phase is phase
     for _ in range(3):
@@ -406,6 +406,19 @@ def test_a_climb_grows_with_every_success():
         life.step("send", 0.0)
         life.step("answer", 0.0)
         assert life.pace.rate(life.now) > slower
+
+
+def test_a_climb_out_of_a_slump_soon_comes_near_the_rate_before():
+    start, now = settled(Bucket(10, 20), 35, Pace(), 0.0)
+    life = Life(start, now)
+    life.step("storm", 3)
+    assert life.pace.phase is Phase.CLIMB
+    assert life.pace.rate(life.now) < start.peak / 8
+    for _ in range(8):
+        life.step("send", 0.0)
+        life.step("wait", 0.1)
+        life.step("answer", 0.0)
+    assert start.peak / 5 < life.pace.rate(life.now) < start.peak
 
 
 def followed(rate: float = 20.0) -> Life:
