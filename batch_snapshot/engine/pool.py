@@ -167,7 +167,11 @@ class Engine(RunState):
         """Send a row until its outcome is known, and record it."""
         try:
             await self._calls.check(account, attempts.request)
-            outcome = await self._carry_out(account, attempts)
+            before = attempts.request.attempts
+            try:
+                outcome = await self._try(account, attempts)
+            except ApiError as error:
+                outcome = await self._retry(account, attempts, before, error)
         except Abandoned:
             self._leave(attempts)
         except LookUpRefusedError as refusal:
@@ -182,9 +186,21 @@ class Engine(RunState):
             if not outcome.reconciled:
                 self._calls.row_succeeded(account)
 
-    async def _carry_out(self, account: AccountState, attempts: Attempts) -> Outcome:
-        """Try until the outcome is known; raises the last `ApiError` where no further try may help."""
-        before = attempts.request.attempts
+    async def _retry(
+        self, account: AccountState, attempts: Attempts, before: int, first: ApiError
+    ) -> Outcome:
+        """Go on after a row's first try, which failed, and `before` attempts of earlier runs.
+
+        Most rows never come here, and pay for no retrying. Raises the last `ApiError` where no try may help.
+        """
+        failed: ApiError | None = first
+
+        async def attempt() -> Outcome:
+            nonlocal failed
+            if failed is not None:
+                error, failed = failed, None
+                raise error
+            return await self._try(account, attempts)
 
         def is_curable(state: RetryCallState) -> bool:
             error = state.outcome.exception() if state.outcome else None
@@ -205,7 +221,7 @@ class Engine(RunState):
 
         stop = stop_after_attempt(self._settings.max_attempts - before)
         retrying = AsyncRetrying(stop=stop, retry=is_curable, wait=wait, sleep=sleep, reraise=True)
-        return await retrying(self._try, account, attempts)
+        return await retrying(attempt)
 
     async def _try(self, account: AccountState, attempts: Attempts) -> Outcome:
         """Make one try. Throttles are waited out here, as they cost no attempt."""
