@@ -57,6 +57,7 @@ def pytest_sessionstart(session) -> None:
     if (worker := getattr(session.config, "workerinput", None)) and session.config.args == ["tests"]:
         modules = sorted(Path(__file__).parent.rglob("test_*.py"))
         for path in modules[int(worker["workerid"][2:]) :: worker["workercount"]]:
+            # The collection imports it again, and reports what is wrong with it.
             with suppress(Exception, pytest.skip.Exception):
                 import_module(".".join(path.relative_to(session.config.rootpath).with_suffix("").parts))
 

@@ -11,8 +11,8 @@ and follows it by the service's answers, in three phases:
   it admitted since the throttle before, over the time between, are the sustained rate. The rate restarts
   somewhat below that, returns to it, stays there, and then probes faster and faster (the shape of CUBIC,
   https://www.rfc-editor.org/rfc/rfc9438), so that it loses little to a stray throttle and soon finds a limit
-  that was raised. It does so in less time while the measure is new, or is another than the one before: a
-  limit that changed often changes back. Only an unbroken series of throttles more than halves the rate.
+  that was raised. It takes less time while the measure is new or has just changed: a limit that
+  changed often changes back. Only an unbroken series of throttles more than halves the rate.
 
 Some calls are throttled at any rate: other programs call too, and limiters are distributed over machines.
 If each such **stray** were taken for a limit, they would bring the rate down step by step. A stray comes
@@ -58,8 +58,8 @@ CLIMB_FROM = 0.5
 CLIMB_EASE = 9.0
 CLIMB_LOW = 1.5
 CLIMB_BACK = 0.25
-#: The share of the rate at which calls restart after a throttle, and that one leaves which may be chance. The
-#: rate returns within `RETURN_TIME` seconds plus the time of `RETURN_CALLS` calls, at most `LONGEST_RETURN`.
+#: Calls restart at this share of the rate after a throttle. One that may be chance lowers the rate to it.
+#: The return takes `RETURN_TIME` seconds and the time of `RETURN_CALLS` calls, at most `LONGEST_RETURN`.
 CUT = 0.95
 RETURN_TIME = 2.7
 RETURN_CALLS = 22.0
@@ -136,7 +136,7 @@ class Pace(NamedTuple):
     found: int = 0
     began: float | None = None
     tally: PaceTally = _NO_TALLY
-    #: The rate at which calls were last throttled, but for a slump: cuts on the way to it may be strays'.
+    #: The rate measured last, or before a slump. Cuts on the way back to it may be due to strays.
     crest: float = inf
     #: Strays that were recognised, less those forgotten.
     strays: float = 0.0
