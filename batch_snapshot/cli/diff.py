@@ -68,7 +68,8 @@ def _diff_payloads(paths: list[Path], given: dict[str, Any]) -> int:
             given, lambda *around: fetch.export([*ledgers], folder, *around, form="ndjson", fields=fields)
         )
     before, after = (ledgers.get(path, path) for path in paths)
-    found = diff.diff(before, after, fields)
+    found = diff.diff(before, after, fields, {one.row for one in done.findings})
+    terminal.warn(found.warnings)
     if html:
         page.write(found, html, utc_now())
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -151,6 +152,8 @@ class Finding(NamedTuple):
     found: str
     arn: str | None = None
     created_at: datetime | None = None
+    #: Where several can be meant.
+    ledger: str = ""
 
 
 @dataclass(slots=True)
@@ -176,12 +179,18 @@ class Findings:
 
     def as_lines(self, whole: str) -> list[str]:
         """The first findings, and the calls; `whole` says where all findings are."""
+        alike: dict[Finding, list[str]] = {}
+        for one in self.findings:
+            alike.setdefault(one._replace(ledger=""), []).append(one.ledger)
         lines = []
-        for one in self.findings[:SHOWN]:
+        for one, ledgers in islice(alike.items(), SHOWN):
             revision = f" revision {one.revision}" if one.revision else ""
-            lines.append(f"  {one.what:<10} {one.row.engagement}/{one.row.resource}{revision}: {one.found}")
-        if len(self.findings) > SHOWN:
-            lines.append(f"  … and {len(self.findings) - SHOWN:,} more: {whole}")
+            where = f" ({' and '.join(ledgers)})" if any(ledgers) else ""
+            lines.append(
+                f"  {one.what:<10} {one.row.engagement}/{one.row.resource}{revision}{where}: {one.found}"
+            )
+        if len(alike) > SHOWN:
+            lines.append(f"  … and {len(alike) - SHOWN:,} more: {whole}")
         return [*lines, calls_text(self)]
 
 

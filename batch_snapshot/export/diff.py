@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,24 +40,30 @@ class PayloadDifference:
     rows_before: int = 0
     rows_after: int = 0
     rows_changed: int = 0
+    #: Rows whose snapshot could not be fetched, from one of the files or both.
+    rows_unfetched: int = 0
     values_changed: int = 0
     only_before: int = 0
     only_after: int = 0
     #: Changed rows by field; items of a list count for the list.
     fields: Counter[str] = field(default_factory=Counter)
     changes: list[PayloadChange] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
-def diff(before: Path, after: Path, fields: Sequence[str] = ()) -> PayloadDifference:
+def diff(
+    before: Path, after: Path, fields: Sequence[str] = (), unfetched: Collection[Row] = frozenset()
+) -> PayloadDifference:
     """Compare the export at `before` with the one at `after`; of a row the highest revision counts.
 
-    Of the payloads only `fields` are compared, which may name whole parts; empty: all.
+    Of the payloads only `fields` are compared, which may name whole parts; empty: all. The rows that are
+    `unfetched` are left out.
     """
     tables.columns(fields)
-    found = PayloadDifference(str(before), str(after))
+    found = PayloadDifference(str(before), str(after), rows_unfetched=len(unfetched))
     with sqlite.temporary_tables(_TABLES) as db:
-        found.rows_before = _load(db, "before", before)
-        found.rows_after = _load(db, "after", after)
+        found.rows_before = _load(db, "before", before, unfetched, found.warnings)
+        found.rows_after = _load(db, "after", after, unfetched, found.warnings)
         for old, new in db.execute("SELECT b.record, a.record FROM before b JOIN after a USING (key)"):
             _compare(json.loads(old), json.loads(new), fields, found)
         (both,) = db.execute("SELECT count(*) FROM before JOIN after USING (key)").fetchone()
@@ -66,15 +72,21 @@ def diff(before: Path, after: Path, fields: Sequence[str] = ()) -> PayloadDiffer
     return found
 
 
-def _load(db: Connection, table: str, path: Path) -> int:
+def _load(db: Connection, table: str, path: Path, unfetched: Collection[Row], warnings: list[str]) -> int:
+    runs = set()
     for record, _ in positions(path):
         row = Row(*(record[name] for name in Row._fields))
+        if row in unfetched:
+            continue
+        runs.add(record.get("run_id"))
         revision = record["revision"] if isinstance(record.get("revision"), int) else 0
         db.execute(
             f"INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET record = excluded.record,"  # noqa: S608 - constants of this module
             " revision = excluded.revision WHERE excluded.revision >= revision",
             (row.key, revision, json.dumps(record)),
         )
+    if len(runs) > 1:
+        warnings.append(f"{path}: holds snapshots of {len(runs)} runs; of a row the highest revision counts")
     (rows,) = db.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - constants of this module
     return int(rows)
 
@@ -123,7 +135,7 @@ def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]
 def as_json(found: PayloadDifference) -> dict[str, Any]:
     names = ("before", "after", "rows_before", "rows_after", "rows_changed", "only_before", "only_after")
     return {
-        **{name: getattr(found, name) for name in names},
+        **{name: getattr(found, name) for name in (*names, "rows_unfetched", "warnings")},
         "fields": dict(found.fields.most_common()),
         "changes": [{**one.row._asdict(), **dict(list(one._asdict().items())[1:])} for one in found.changes],
     }
@@ -132,9 +144,14 @@ def as_json(found: PayloadDifference) -> dict[str, Any]:
 def as_text(found: PayloadDifference) -> str:
     before, after = plural(found.rows_before, "row"), plural(found.rows_after, "row")
     lines = [f"{found.before} ({before}) → {found.after} ({after})"]
-    for number, what in ((found.only_before, "only in the first"), (found.only_after, "only in the second")):
+    for number, what in (
+        (found.rows_unfetched, "not compared: could not be fetched"),
+        (found.only_before, "only in the first"),
+        (found.only_after, "only in the second"),
+    ):
         lines += [f"{number:>7,} {what}"] if number else []
-    lines.append(f"{found.rows_changed:>7,} changed")
+    compared = found.rows_before - found.only_before
+    lines.append(f"{found.rows_changed:>7,} changed" if compared else "no row is in both: nothing compared")
     lines += [f"{number:>11,} {name}" for name, number in found.fields.most_common()]
     for one in found.changes[:SHOWN]:
         revisions = f"revision {one.revision_before} → {one.revision_after}"

@@ -53,14 +53,20 @@ async def export(
     headers = {ledger: last_header(ledger) for ledger in ledgers}
     if form == "parquet":
         tables.import_pyarrow()
-    for source in sources:
-        records.check(source, fields)
+    # A file in a folder is of one run; a file that is named may collect several.
+    runs = {
+        source: headers[named[0]].run_id if source.parent == output else None
+        for source, named in sources.items()
+    }
+    for source, run_id in runs.items():
+        records.check(source, fields, run_id)
     result = Exported()
     for source, named in sources.items():
-        with records.open_export(source, fields, environment.clock, environment.now()) as file:
+        with records.open_export(source, fields, runs[source], environment.clock, environment.now()) as file:
             for ledger in named:
                 async with open_ledger_readers(ledger, headers[ledger], options, environment) as readers:
-                    await _Fetcher(file, fields, environment, result).fetch(ledger, readers)
+                    fetcher = _Fetcher(ledger, headers[ledger].run_id, file, fields, environment, result)
+                    await fetcher.fetch(readers)
             result.files[tables.path_of(source, form)] = len(file)
         tables.write(source, form, columns)
     result.findings.sort(key=lambda one: (one.row, one.what))
@@ -100,6 +106,8 @@ def plan(ledgers: Sequence[Path], output: Path, form: str | None) -> tuple[str, 
 class _Fetcher:
     """Fetches what one ledger names."""
 
+    _ledger: Path
+    _run_id: str
     _file: ExportFile
     _fields: Sequence[str]
     _environment: Environment
@@ -108,9 +116,9 @@ class _Fetcher:
     _read: set[str] = field(default_factory=set)
     _denied: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    async def fetch(self, ledger: Path, readers: Mapping[str, Reader]) -> None:
+    async def fetch(self, readers: Mapping[str, Reader]) -> None:
         failed: list[BatchSnapshotError] = []
-        with row_tables(rows=ledger) as db:
+        with row_tables(rows=self._ledger) as db:
             total = self._choose_rows(db)
             begun = self._result.fetched
 
@@ -120,7 +128,8 @@ class _Fetcher:
                 async def one(values: tuple[Any, ...]) -> None:
                     await self._fetch(reader, Row(*values[:6]), *values[6:])
                     done = self._result.fetched - begun
-                    self._environment.on_progress(f"{ledger}: {done:,} of {plural(total, 'snapshot')}")
+                    of = plural(total, "snapshot")
+                    self._environment.on_progress(f"{self._ledger}: {done:,} of {of}")
 
                 try:
                     await map_concurrently(db.execute(query, (reader.name,)), one)
@@ -169,11 +178,11 @@ class _Fetcher:
         elif not isinstance(payload, dict) or not tables.is_known(payload):
             self._miss("unreadable", row, revision, "its payload is unknown to this botocore")
         else:
-            self._file.append(row, answer, tables.select(payload, self._fields))
+            self._file.append(self._run_id, row, answer, tables.select(payload, self._fields))
             self._result.fetched += 1
 
     def _miss(self, what: str, row: Row, revision: int, why: str) -> None:
-        self._result.findings.append(Finding(what, row, revision, why))
+        self._result.findings.append(Finding(what, row, revision, why, ledger=str(self._ledger)))
 
 
 def as_json(result: Exported) -> dict[str, Any]:
@@ -184,7 +193,13 @@ def as_json(result: Exported) -> dict[str, Any]:
         "held_before": sum(result.files.values()) - result.fetched,
         "counts": {what: result.kinds[what] for what in ("missing", "mismatched", "unreadable")},
         "unfetched": [
-            {"what": one.what, **one.row._asdict(), "revision": one.revision, "why": one.found}
+            {
+                "ledger": one.ledger,
+                "what": one.what,
+                **one.row._asdict(),
+                "revision": one.revision,
+                "why": one.found,
+            }
             for one in result.findings
         ],
         **calls_fields(result),

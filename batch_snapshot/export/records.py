@@ -25,9 +25,12 @@ SYNC_EVERY = 1.0
 
 @contextmanager
 def open_export(
-    path: Path, fields: Sequence[str], clock: Callable[[], float], now: datetime
+    path: Path, fields: Sequence[str], run_id: str | None, clock: Callable[[], float], now: datetime
 ) -> Iterator["ExportFile"]:
-    """Open an export for appending, and make what was appended durable at the end."""
+    """Open an export for appending, and make what was appended durable at the end.
+
+    `run_id`: of the only run whose snapshots it may hold; None: it may hold those of several.
+    """
     elsewhere = "name another --output"
     with ExitStack() as stack:
         lock = paths.ledger_lock(path)
@@ -39,7 +42,7 @@ def open_export(
             files.sync_folder(path.parent)
         except OSError as error:
             raise StateFolderError(file_error(path, error, elsewhere)) from None
-        file = ExportFile(path, fd, fields, clock)
+        file = ExportFile(path, fd, fields, run_id, clock)
         stack.callback(file.sync)
         yield file
 
@@ -51,7 +54,9 @@ class ExportFile:
     more is written: a line behind a torn one would be lost with it.
     """
 
-    def __init__(self, path: Path, fd: int, fields: Sequence[str], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, path: Path, fd: int, fields: Sequence[str], run_id: str | None, clock: Callable[[], float]
+    ) -> None:
         self.path, self._fd, self._fields, self._clock = path, fd, list(fields), clock
         self._known: set[bytes] = set()
         self._synced = clock()
@@ -59,7 +64,7 @@ class ExportFile:
         self._size = 0
         self._failed: StorageError | None = None
         for record, end in positions(path):
-            _check_fields(path, fields, record)
+            _check_record(path, fields, run_id, record)
             self._size = end
             self._known.add(_digest(record["arn"]))
         self._disk.truncate(fd, self._size)
@@ -70,11 +75,12 @@ class ExportFile:
     def __len__(self) -> int:
         return len(self._known)
 
-    def append(self, row: Row, answer: Mapping[str, Any], payload: Mapping[str, Any]) -> None:
+    def append(self, run_id: str, row: Row, answer: Mapping[str, Any], payload: Mapping[str, Any]) -> None:
         record = {
             "type": "snapshot",
             **row._asdict(),
             **{name: answer.get(member) for name, member in _MEMBERS.items()},
+            "run_id": run_id,
             **({"fields": self._fields} if self._fields else {}),
             "payload": payload,
         }
@@ -111,13 +117,18 @@ class ExportFile:
             raise self._failed from None
 
 
-def check(path: Path, fields: Sequence[str]) -> None:
-    """Refuse a file to append to that is no export, or has other fields, by its first line."""
+def check(path: Path, fields: Sequence[str], run_id: str | None) -> None:
+    """Refuse a file to append to that is no export, or has other fields or another run, by its first line."""
     if files.exists(path) and (first := next(positions(path), None)):
-        _check_fields(path, fields, first[0])
+        _check_record(path, fields, run_id, first[0])
 
 
-def _check_fields(path: Path, fields: Sequence[str], record: Mapping[str, Any]) -> None:
+def _check_record(path: Path, fields: Sequence[str], run_id: str | None, record: Mapping[str, Any]) -> None:
+    if run_id and (other := record.get("run_id", run_id)) != run_id:
+        raise InputError(
+            f"{path}: holds snapshots of the run {other}, but the ledger is of the run {run_id}; name "
+            "another folder, or remove this file to fetch all again"
+        )
     held = record.get("fields") or []
     if held != list(fields):
         given = f"--fields {','.join(map(str, held))}" if held else "all fields"

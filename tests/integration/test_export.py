@@ -311,6 +311,7 @@ async def test_the_summary_is_an_object_if_asked_for_and_so_is_an_error(cwd):
         told = done.json
         assert told.pop("elapsed_s") > 0
         (unfetched,) = told.pop("unfetched")
+        assert unfetched["ledger"] == str(NIGHTS[0])
         assert (unfetched["what"], unfetched["resource"], unfetched["revision"]) == (
             "missing",
             gone.resource,
@@ -414,6 +415,60 @@ async def test_ledgers_of_one_name_are_told_apart_by_their_folders(cwd):
         assert done.code == 0
         files = [f"exports/{name}-x-night.ndjson" for name in ("old", "new")]
         assert f"{files[0]} (2 rows) → {files[1]} (3 rows)" in done.stdout
+
+
+async def test_two_runs_are_never_mixed_in_silence(cwd):
+    """Named in separate commands, two ledgers of one name would share a file of the folder."""
+    async with serve(SimulatorSettings()) as (url, simulator):
+        ledgers = [Path(folder, "night.ndjson") for folder in ("old", "new")]
+        for ledger in ledgers:
+            await night(url, ledger, pairs(2))
+        await exported(url, "exports", ledgers[0])
+        held, before = content(Path("exports/night.ndjson")), Counter(simulator.calls)
+        line = ["diff", "--payload", str(ledgers[1]), "exports/night.ndjson", "--endpoint-url", url]
+        done = await Place(cwd).call(*line)
+        assert done.code == 2
+        assert "exports/night.ndjson: holds snapshots of the run " in done.stderr
+        assert "; name another folder, or remove this file" in done.stderr
+        assert (content(Path("exports/night.ndjson")), Counter(simulator.calls)) == (held, before)
+        assert (await Place(cwd).call(*line, "--exports", "others")).code == 0
+        # A file that is named may collect several runs. Comparing it says so.
+        for ledger in ledgers:
+            await exported(url, "both.ndjson", ledger)
+        done = await Place(cwd).call("diff", "--payload", "both.ndjson", "exports/night.ndjson")
+        assert done.code == 0
+        assert "warning: both.ndjson: holds snapshots of 2 runs; of a row the highest revision" in done.stderr
+
+
+async def test_snapshots_that_are_missing_are_named_once_with_their_ledgers_and_not_compared(cwd):
+    async with serve(SimulatorSettings()) as (url, simulator):
+        for ledger in NIGHTS:
+            await night(url, ledger, pairs(3))
+        gone, seen = (one.resource for one in simulator.snapshots[:2])
+        text = NIGHTS[1].read_text("utf-8")
+        # Both ledgers name a snapshot that the service lacks; for one row only the second does.
+        NIGHTS[0].write_text(text.replace(gone, "O404"), "utf-8")
+        NIGHTS[1].write_text(text.replace(gone, "O404").replace(seen, "O405"), "utf-8")
+        line = ["diff", "--payload", *map(str, NIGHTS), "--endpoint-url", url]
+        done = await Place(cwd).call(*line)
+        assert done.code == 1
+        (named,) = [one for one in done.stdout.splitlines() if "O404" in one]
+        assert f" ({NIGHTS[0]} and {NIGHTS[1]}): ResourceNotFoundException" in named
+        (named,) = [one for one in done.stdout.splitlines() if "O405" in one]
+        assert f" ({NIGHTS[1]}): " in named
+        summed = "      2 not compared: could not be fetched\n      1 only in the first\n      0 changed"
+        assert summed in done.stdout
+        told = (await Place(cwd).call(*line, "--format", "json")).json
+        assert [(one["resource"], one["ledger"]) for one in told["export"]["unfetched"]] == [
+            ("O404", str(NIGHTS[0])),
+            ("O404", str(NIGHTS[1])),
+            ("O405", str(NIGHTS[1])),
+        ]
+        assert (told["rows_unfetched"], told["only_before"], told["rows_changed"]) == (2, 1, 0)
+        for ledger in NIGHTS:
+            ledger.write_text(text.replace("/resource/", "/none/").replace("O1000", "O404"), "utf-8")
+        done = await Place(cwd).call(*line, "--exports", "none")
+        assert "no row is in both: nothing compared" in done.stdout
 
 
 async def test_export_has_the_name_of_its_ledger_and_the_folders_that_tell_it_apart():
