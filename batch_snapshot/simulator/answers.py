@@ -1,19 +1,21 @@
 """What the service answers, as values: results, refusals, and the ids that ask for a refusal."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-#: Errors outside the service's model, with the HTTP status of AWS's common errors.
-COMMON_STATUSES: Final = {
-    "ExpiredTokenException": 403,
-    "IncompleteSignatureException": 403,
-    "InvalidSignatureException": 403,
-    "MissingAuthenticationTokenException": 403,
-    "UnrecognizedClientException": 403,
-    "SerializationException": 400,
-    "UnknownOperationException": 400,
-}
+#: The one operation that writes.
+CREATE: Final = "CreateResourceSnapshot"
+#: Errors with the HTTP status 403; the others have 400. None of these is in the service's model.
+FORBIDDEN: Final = frozenset(
+    {
+        "ExpiredTokenException",
+        "IncompleteSignatureException",
+        "InvalidSignatureException",
+        "MissingAuthenticationTokenException",
+        "UnrecognizedClientException",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,33 +30,27 @@ class Response:
     delay: float = 0.0
 
 
+@dataclass(eq=False)
 class Refusal(Exception):  # noqa: N818 - an answer of the service, not a failure of ours
-    """An error answer: its code in the service model, and its members without the message.
-
-    `retry_after` is in seconds; 0: the client is not asked to wait.
-    """
-
-    def __init__(
-        self, code: str, message: str, members: Mapping[str, Any] | None = None, *, retry_after: float = 0.0
-    ) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.members = members or {}
-        self.retry_after = retry_after
-
-
-class Problem(NamedTuple):
-    """One entry of a ValidationException's ErrorList."""
-
-    field: str
-    message: str
+    #: In the service's model, or one of AWS's common errors.
     code: str
+    message: str
+    #: Those of the error beside its message.
+    members: Mapping[str, Any] = field(default_factory=dict)
+    #: In seconds; 0: the client is not asked to wait.
+    retry_after: float = 0.0
 
 
-def invalid(message: str, problems: Iterable[Problem], reason: str = "REQUEST_VALIDATION_FAILED") -> Refusal:
-    errors = [{"FieldName": name, "Message": text, "Code": code} for name, text, code in problems]
-    return Refusal("ValidationException", message, {"Reason": reason, "ErrorList": errors})
+#: One entry of a ValidationException's ErrorList.
+Problem = dict[str, str]
+
+
+def problem(name: str, message: str, code: str) -> Problem:
+    return {"FieldName": name, "Message": message, "Code": code}
+
+
+def invalid(message: str, problems: list[Problem], reason: str = "REQUEST_VALIDATION_FAILED") -> Refusal:
+    return Refusal("ValidationException", message, {"Reason": reason, "ErrorList": problems})
 
 
 def throttled(wait: float) -> Refusal:
@@ -70,8 +66,9 @@ def denied(operation: str) -> Refusal:
     return Refusal("AccessDeniedException", f"User is not authorized to perform: {action} on this resource")
 
 
-def check_engagement(operation: str, engagement: object, *, create: bool) -> None:
+def check_engagement(operation: str, params: Mapping[str, Any]) -> None:
     """Refuse what the engagement's id asks to have refused (see the package's docstring)."""
+    engagement = params.get("EngagementIdentifier")
     if not isinstance(engagement, str):
         return
     name = f"Engagement {engagement}"
@@ -79,7 +76,7 @@ def check_engagement(operation: str, engagement: object, *, create: bool) -> Non
         raise denied(operation)
     if "missing" in engagement:
         raise not_found(name)
-    if not create:
+    if operation != CREATE:
         return
     if "quota" in engagement:
         raise Refusal("ServiceQuotaExceededException", f"{name} has too many snapshots")
@@ -87,5 +84,5 @@ def check_engagement(operation: str, engagement: object, *, create: bool) -> Non
         raise Refusal("ConflictException", f"{name} is being changed by another request")
     if "invalid" in engagement:
         message = f"{name} is not in a state that allows snapshots"
-        problem = Problem("EngagementIdentifier", message, "INVALID_RESOURCE_STATE")
-        raise invalid(message, [problem], "BUSINESS_VALIDATION_FAILED")
+        wrong = problem("EngagementIdentifier", message, "INVALID_RESOURCE_STATE")
+        raise invalid(message, [wrong], "BUSINESS_VALIDATION_FAILED")

@@ -5,11 +5,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from botocore.loaders import create_loader
+from botocore.model import ServiceModel
 
-from batch_snapshot.simulator.answers import COMMON_STATUSES, Problem, invalid
+from batch_snapshot.simulator.answers import Problem, invalid, problem
 
 #: The service as botocore names it, and as signatures are scoped to it.
 SERVICE: Final = "partnercentral-selling"
@@ -17,94 +18,29 @@ SERVICE: Final = "partnercentral-selling"
 CATALOGS: Final = ("AWS", "Sandbox")
 
 
-class Model(NamedTuple):
-    """What the simulator needs of the service model."""
-
-    #: `AWSPartnerCentralSelling`.
-    target_prefix: str
-    #: HTTP status by error code.
-    statuses: Mapping[str, int]
-    #: Input and output shape by operation, served or not.
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
-    shapes: Mapping[str, Mapping[str, Any]]
-
-    def parts(self, shape: str, row: Mapping[str, Any]) -> dict[str, Any]:
-        """What a structure has of a row that may hold more."""
-        return {name: row[name] for name in self.shapes[shape]["members"] if row.get(name) is not None}
-
-    def list_of(self, operation: str) -> tuple[str, str]:
-        """The member that holds the items of a list's answer, and the shape of an item."""
-        members = self.shapes[self.outputs[operation]]["members"]
-        found = {name: self.shapes[member["shape"]] for name, member in members.items()}
-        return next((name, one["member"]["shape"]) for name, one in found.items() if one["type"] == "list")
-
-    def validate(self, operation: str, params: object) -> None:
-        """Refuse a request that breaks the operation's input shape, naming every wrong field.
-
-        botocore's own validator knows neither patterns nor enums, nor codes for what it finds.
-        """
-        problems = list(self._problems(self.inputs[operation], params, ""))
-        if not problems and isinstance(params, dict) and params["Catalog"] not in CATALOGS:
-            problems = [_not_among("Catalog", CATALOGS)]
-        if problems:
-            plural = "" if len(problems) == 1 else "s"
-            text = "; ".join(problem.message for problem in problems)
-            raise invalid(f"{len(problems)} validation error{plural} detected: {text}", problems)
-
-    def _problems(self, name: str, value: object, path: str) -> Iterator[Problem]:
-        shape = self.shapes[name]
-        low, high = _bounds(shape)
-        # True is no integer, so the type is compared.
-        python_type, words = _TYPES[shape["type"]]
-        no_time = shape["type"] == "timestamp" and parse_time(str(value)) is None
-        if no_time or type(value) is not python_type:
-            yield _problem(path or "request", f"Member must be {words}", "INVALID_VALUE")
-        elif isinstance(value, dict):
-            yield from self._of_structure(shape, value, f"{path}." if path else "")
-        elif isinstance(value, list):
-            if low <= len(value) <= high:
-                for index, item in enumerate(value):
-                    yield from self._problems(shape["member"]["shape"], item, f"{path}[{index}]")
-            else:
-                code = "TOO_MANY_VALUES" if len(value) > high else "VALUE_OUT_OF_RANGE"
-                yield _problem(path, f"Member must have between {low} and {high} items", code)
-        elif isinstance(value, int) and not low <= value <= high:
-            message = f"Member must have value between {low} and {high}"
-            yield _problem(path, message, "VALUE_OUT_OF_RANGE")
-        elif isinstance(value, str):
-            yield from _of_string(shape, value, path)
-
-    def _of_structure(
-        self, shape: Mapping[str, Any], value: Mapping[str, object], prefix: str
-    ) -> Iterator[Problem]:
-        for name in shape.get("required", ()):
-            if value.get(name) is None:
-                yield _problem(prefix + name, "Member must not be null", "REQUIRED_FIELD_MISSING")
-        for name, item in value.items():
-            if name not in shape["members"]:
-                message = f"'{prefix}{name}' is not a member of this request"
-                yield Problem(f"{prefix}{name}", message, "INVALID_VALUE")
-            elif item is not None:
-                yield from self._problems(shape["members"][name]["shape"], item, prefix + name)
-
-
 @cache
-def load_model(data_path: str | None) -> Model:
-    """The model that clients load; `data_path` is what AWS_DATA_PATH says."""
-    document = create_loader(data_path).load_service_model(SERVICE, "service-2")
-    shapes = document["shapes"]
-    statuses = {
-        name: shape.get("error", {}).get("httpStatusCode", 500 if shape.get("fault") else 400)
-        for name, shape in shapes.items()
-        if shape.get("exception")
-    }
-    operations = document["operations"].items()
-    inputs, outputs = (
-        {name: one[way]["shape"] for name, one in operations if way in one} for way in ("input", "output")
-    )
-    prefix = document["metadata"]["targetPrefix"]
-    return Model(prefix, {**COMMON_STATUSES, **statuses}, inputs, outputs, shapes)
+def load_model(data_path: str | None) -> Any:
+    """The `ServiceModel` that clients load; `data_path` is what AWS_DATA_PATH says."""
+    return ServiceModel(create_loader(data_path).load_service_model(SERVICE, "service-2"))
+
+
+def parts(structure: Any, row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a structure has of a row that may hold more."""
+    return {name: row[name] for name in structure.members if row.get(name) is not None}
+
+
+def validate(structure: Any, params: object) -> None:
+    """Refuse a request that breaks the operation's input shape, naming every wrong field.
+
+    botocore's own validator knows neither patterns nor enums, nor codes for what it finds.
+    """
+    problems = list(problems_of(structure, params, ""))
+    if not problems and isinstance(params, dict) and params["Catalog"] not in CATALOGS:
+        problems = [_not_among("Catalog", CATALOGS)]
+    if problems:
+        plural = "" if len(problems) == 1 else "s"
+        text = "; ".join(one["Message"] for one in problems)
+        raise invalid(f"{len(problems)} validation error{plural} detected: {text}", problems)
 
 
 #: By type of a shape, how its values are read from JSON, and what a message calls them.
@@ -117,29 +53,57 @@ _TYPES: Final = {
 }
 
 
-def _of_string(shape: Mapping[str, Any], value: str, path: str) -> Iterator[Problem]:
-    low, high = _bounds(shape)
-    choices, pattern = shape.get("enum"), shape.get("pattern")
+def problems_of(shape: Any, value: object, path: str) -> Iterator[Problem]:
+    python_type, words = _TYPES[shape.type_name]
+    low, high = shape.metadata.get("min", -math.inf), shape.metadata.get("max", math.inf)
+    no_time = shape.type_name == "timestamp" and parse_time(str(value)) is None
+    # True is no integer, so the type is compared.
+    if no_time or type(value) is not python_type:
+        yield _broken(path or "request", f"Member must be {words}", "INVALID_VALUE")
+    elif isinstance(value, dict):
+        yield from _of_structure(shape, value, f"{path}." if path else "")
+    elif isinstance(value, list):
+        if low <= len(value) <= high:
+            for index, item in enumerate(value):
+                yield from problems_of(shape.member, item, f"{path}[{index}]")
+        else:
+            code = "TOO_MANY_VALUES" if len(value) > high else "VALUE_OUT_OF_RANGE"
+            yield _broken(path, f"Member must have between {low} and {high} items", code)
+    elif isinstance(value, int) and not low <= value <= high:
+        yield _broken(path, f"Member must have value between {low} and {high}", "VALUE_OUT_OF_RANGE")
+    elif isinstance(value, str):
+        yield from _of_string(shape.metadata, value, path, low, high)
+
+
+def _of_string(rules: Mapping[str, Any], value: str, path: str, low: float, high: float) -> Iterator[Problem]:
+    choices, pattern = rules.get("enum"), rules.get("pattern")
     if choices and value not in choices:
         yield _not_among(path, sorted(choices))
     elif not low <= len(value) <= high:
-        yield _problem(path, f"Member must have length between {low} and {high}", "INVALID_STRING_FORMAT")
+        yield _broken(path, f"Member must have length between {low} and {high}", "INVALID_STRING_FORMAT")
     elif pattern is not None and re.fullmatch(pattern, value) is None:
         message = f"Member must satisfy regular expression pattern: {pattern}"
-        yield _problem(path, message, "INVALID_STRING_FORMAT")
+        yield _broken(path, message, "INVALID_STRING_FORMAT")
 
 
-def _bounds(shape: Mapping[str, Any]) -> tuple[float, float]:
-    return shape.get("min", -math.inf), shape.get("max", math.inf)
+def _of_structure(shape: Any, value: Mapping[str, object], prefix: str) -> Iterator[Problem]:
+    for name in shape.required_members:
+        if value.get(name) is None:
+            yield _broken(prefix + name, "Member must not be null", "REQUIRED_FIELD_MISSING")
+    for name, item in value.items():
+        if name not in shape.members:
+            message = f"'{prefix}{name}' is not a member of this request"
+            yield problem(f"{prefix}{name}", message, "INVALID_VALUE")
+        elif item is not None:
+            yield from problems_of(shape.members[name], item, prefix + name)
 
 
-def _not_among(field: str, choices: Sequence[str]) -> Problem:
-    message = f"Member must satisfy enum value set: [{', '.join(choices)}]"
-    return _problem(field, message, "INVALID_ENUM_VALUE")
+def _not_among(name: str, choices: Sequence[str]) -> Problem:
+    return _broken(name, f"Member must satisfy enum value set: [{', '.join(choices)}]", "INVALID_ENUM_VALUE")
 
 
-def _problem(field: str, constraint: str, code: str) -> Problem:
-    return Problem(field, f"Value at '{field}' failed to satisfy constraint: {constraint}", code)
+def _broken(name: str, constraint: str, code: str) -> Problem:
+    return problem(name, f"Value at '{name}' failed to satisfy constraint: {constraint}", code)
 
 
 def show_time(at: float) -> str:

@@ -1,8 +1,8 @@
 """Quotas: a token bucket and exact rolling windows. Time is an argument."""
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 #: A rate that changes: (calls a second, from how many seconds after the first call on), the first from 0.
@@ -77,27 +77,24 @@ class SlidingWindow:
 class Throttle:
     """One set of gates per access key id; a refused call spends nothing."""
 
-    def __init__(self, gates: Callable[[], Sequence[TokenBucket | SlidingWindow]]) -> None:
-        self._make = gates
-        self._gates: dict[str, Sequence[TokenBucket | SlidingWindow]] = {}
+    def __init__(
+        self, rate: float | Steps | None, burst: int, windows: Sequence[tuple[int, float]] = ()
+    ) -> None:
+        def gates() -> list[TokenBucket | SlidingWindow]:
+            bucket = [] if rate is None else [TokenBucket(rate, burst)]
+            return [*bucket, *(SlidingWindow(limit, seconds) for limit, seconds in windows)]
+
+        self._gates = defaultdict[str, list[TokenBucket | SlidingWindow]](gates)
 
     def admit(self, key: str, at: float) -> float:
         """Count the call and return 0, or return the seconds until it would pass."""
-        if key not in self._gates:
-            self._gates[key] = self._make()
-        wait = max((gate.wait(at) for gate in self._gates[key]), default=0.0)
+        gates = self._gates[key]
+        wait = max((gate.wait(at) for gate in gates), default=0.0)
         if wait == 0.0:
-            for gate in self._gates[key]:
+            for gate in gates:
                 gate.take(at)
         return wait
 
 
 def steps(rate: float | Steps) -> Steps:
     return rate if isinstance(rate, tuple) else ((rate, 0.0),)
-
-
-def gates(
-    rate: float | Steps | None, burst: int, windows: Sequence[tuple[int, float]] = ()
-) -> list[TokenBucket | SlidingWindow]:
-    bucket = [] if rate is None else [TokenBucket(rate, burst)]
-    return [*bucket, *(SlidingWindow(limit, seconds) for limit, seconds in windows)]

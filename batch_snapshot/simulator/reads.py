@@ -10,9 +10,9 @@ from typing import Any, Final
 from uuid import uuid4
 
 from batch_snapshot.simulator import opportunity
-from batch_snapshot.simulator.answers import Problem, invalid, not_found
-from batch_snapshot.simulator.model import Model, parse_time, show_time
-from batch_snapshot.simulator.world import EPOCH, SeededJob, Series, Snapshot, World, account_of
+from batch_snapshot.simulator.answers import invalid, not_found, problem
+from batch_snapshot.simulator.model import parse_time, parts, show_time
+from batch_snapshot.simulator.world import EPOCH, SeededJob, Series, Snapshot, World, account_of, arn
 
 Params = dict[str, Any]
 Row = dict[str, Any]
@@ -32,7 +32,7 @@ _KEPT: Final = 10_000
 class ReadApi:
     """Reads the world as it was `lag` seconds before."""
 
-    def __init__(self, model: Model, world: World, lag: float) -> None:
+    def __init__(self, model: Any, world: World, lag: float) -> None:
         self._model = model
         self._world = world
         self._lag = lag
@@ -40,20 +40,25 @@ class ReadApi:
         self._next: dict[str, tuple[object, Rows, int]] = {}
 
     def read(self, operation: str, params: Params, at: float) -> dict[str, Any]:
-        model, seen_until = self._model, at - self._lag
+        seen_until = at - self._lag
+        output = self._model.operation_model(operation).output_shape
         if operation in _GETS:
-            return model.parts(model.outputs[operation], _GETS[operation](self._world, params, seen_until))
-        member, item = model.list_of(operation)
+            return parts(output, _GETS[operation](self._world, params, seen_until))
+        member, items = next(one for one in output.members.items() if one[1].type_name == "list")
         asked = (operation, {k: v for k, v in params.items() if k not in {"MaxResults", "NextToken"}})
         token = params.get("NextToken")
         if token is None:
-            rows = _sorted(_matching(_LISTS[operation](self._world, params, seen_until), params), params)
-            start, rows = 0, [model.parts(item, row) for row in rows]
+            rows = _matching(_LISTS[operation](self._world, params, seen_until), params)
+            # Without a sort the order is that of creation.
+            if sort := params.get("Sort"):
+                by, falling = sort.get("SortBy") or "CreatedDate", sort.get("SortOrder") == "DESCENDING"
+                rows.sort(key=lambda row: row[by], reverse=falling)
+            start, rows = 0, [parts(items.member, row) for row in rows]
         else:
             known, rows, start = self._next.get(token, (None, [], 0))
             if known != asked:
                 message = "NextToken is not valid for this request"
-                raise invalid(message, [Problem("NextToken", message, "INVALID_VALUE")])
+                raise invalid(message, [problem("NextToken", message, "INVALID_VALUE")])
         end = start + (params.get("MaxResults") or _DEFAULT_SIZE)
         if end >= len(rows):
             return {member: rows[start:]}
@@ -87,15 +92,6 @@ def _fits(row: Row, name: str, wanted: Sequence[str]) -> bool:
     if isinstance(found, list):
         return set(wanted) <= set(found)
     return any(one == found or one.endswith(f"/{found}") for one in wanted)
-
-
-def _sorted(rows: Rows, params: Params) -> Rows:
-    """Sort as the request asks, or leave the order of creation."""
-    sort = params.get("Sort") or {}
-    if not sort:
-        return rows
-    by = sort.get("SortBy") or "CreatedDate"
-    return sorted(rows, key=lambda row: row[by], reverse=sort.get("SortOrder") == "DESCENDING")
 
 
 # -- single things ----------------------------------------------------------------------------------------
@@ -157,23 +153,19 @@ def _engagements(world: World, params: Params, seen_until: float) -> Rows:
             made[engagement] = (account_of(snapshots[0].access_key), snapshots[0].created_at)
     return [
         {
-            "Arn": _arn(catalog, f"engagement/{number}"),
+            "Arn": arn(catalog, f"engagement/{number}"),
             **dict.fromkeys(("Id", "EngagementId"), number),
             "Title": f"Engagement {number}",
             **dict.fromkeys(("CreatedAt", "CreatedDate"), show_time(created_at)),
             "CreatedBy": created_by,
             "MemberCount": 2,
-            "ContextTypes": _context_types(number, origins.get(number)),
+            # One whose id ends in 0 has no context.
+            "ContextTypes": []
+            if number.endswith("0")
+            else ["Lead" if origins.get(number) == "engagement" else "CustomerProject"],
         }
         for number, (created_by, created_at) in made.items()
     ]
-
-
-def _context_types(engagement: str, origin: str | None) -> list[str]:
-    """The types of an engagement's contexts; one whose id ends in 0 has none."""
-    if engagement.endswith("0"):
-        return []
-    return ["Lead"] if origin == "engagement" else ["CustomerProject"]
 
 
 def _associations(world: World, params: Params, seen_until: float) -> Iterable[Row]:
@@ -197,7 +189,7 @@ def _tasks(kind: str, origins: Sequence[str], world: World, params: Params, _see
         made = job.origin == origins[0]
         return {
             "TaskId": job.task_id,
-            "TaskArn": _arn(params["Catalog"], f"{kind}-task/{job.task_id}"),
+            "TaskArn": arn(params["Catalog"], f"{kind}-task/{job.task_id}"),
             "StartTime": show_time(job.created_at),
             "TaskStatus": job.task_status,
             "OpportunityId": job.opportunity if made else None,
@@ -216,7 +208,7 @@ def _invitations(world: World, params: Params, _seen_until: float) -> Rows:
         {
             "Catalog": params["Catalog"],
             "Id": one.invitation_id,
-            "Arn": _arn(params["Catalog"], f"engagement-invitation/{one.invitation_id}"),
+            "Arn": arn(params["Catalog"], f"engagement-invitation/{one.invitation_id}"),
             "PayloadType": "LeadInvitation" if one.origin == "engagement" else "OpportunityInvitation",
             "EngagementId": one.engagement,
             "EngagementTitle": f"Engagement {one.engagement}",
@@ -263,16 +255,12 @@ READS: Final = frozenset({*_GETS, *_LISTS})
 # -- items ------------------------------------------------------------------------------------------------
 
 
-def _arn(catalog: str, tail: str) -> str:
-    return f"arn:aws:partnercentral:us-east-1::catalog/{catalog}/{tail}"
-
-
 def _opportunity_row(world: World, catalog: str, number: str, modified: float) -> Row:
     stage, customer = opportunity.stage(number, world.edits(number)), opportunity.customer(number)
     return {
         "Catalog": catalog,
         **dict.fromkeys(("Id", "Identifier"), number),
-        "Arn": _arn(catalog, f"opportunity/{number}"),
+        "Arn": arn(catalog, f"opportunity/{number}"),
         "OpportunityType": "Net New Business",
         "LastModifiedDate": show_time(modified),
         "CreatedDate": show_time(min(modified, EPOCH)),
@@ -303,11 +291,11 @@ def _job_row(catalog: str, job: SeededJob) -> Row:
     return {
         "Catalog": catalog,
         "Id": job.job_id,
-        "Arn": _arn(catalog, f"resource-snapshot-job/{job.job_id}"),
+        "Arn": arn(catalog, f"resource-snapshot-job/{job.job_id}"),
         "EngagementId": job.engagement,
         "ResourceType": "Opportunity",
         "ResourceId": job.opportunity,
-        "ResourceArn": _arn(catalog, f"opportunity/{job.opportunity}"),
+        "ResourceArn": arn(catalog, f"opportunity/{job.opportunity}"),
         "ResourceSnapshotTemplateName": "OpportunitySummaryView",
         **dict.fromkeys(("CreatedAt", "CreatedDate"), show_time(job.created_at)),
         "Status": job.status,

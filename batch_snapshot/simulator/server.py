@@ -1,10 +1,11 @@
-"""The HTTP endpoint: it sends what `service` decides."""
+"""The HTTP endpoint: it sends what `Simulator` decides."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from email.utils import formatdate
+from functools import partial
 from ipaddress import ip_address
 from socket import SO_LINGER, SOL_SOCKET
 from struct import pack
@@ -16,7 +17,6 @@ from aiohttp import web
 
 from batch_snapshot.simulator.answers import Response
 from batch_snapshot.simulator.model import show_time
-from batch_snapshot.simulator.service import Call, Service
 from batch_snapshot.simulator.settings import SimulatorSettings
 from batch_snapshot.simulator.simulator import Simulator
 
@@ -43,11 +43,10 @@ async def serve(
     _check_loopback(host)
     simulator = Simulator(settings, now=now)
     try:
-        endpoint = _Endpoint(simulator)
         application = web.Application()
-        application.router.add_post("/{operation:[A-Za-z]*}", endpoint.call)
-        application.router.add_get("/_simulator/record", endpoint.record)
-        application.router.add_post("/_simulator/touch", endpoint.touch)
+        application.router.add_post("/{operation:[A-Za-z]*}", partial(_call, simulator))
+        application.router.add_get("/_simulator/record", partial(_record, simulator))
+        application.router.add_post("/_simulator/touch", partial(_touch, simulator))
         runner = web.AppRunner(application, handle_signals=False, access_log=None, shutdown_timeout=_SHUTDOWN)
         await runner.setup()
         try:
@@ -76,43 +75,31 @@ async def run_forever(
             over(simulator)
 
 
-class _Endpoint:
-    def __init__(self, simulator: Simulator) -> None:
-        self._simulator = simulator
-        self._service = Service(simulator)
+async def _call(simulator: Simulator, request: web.Request) -> web.StreamResponse:
+    transport, settings = request.transport, simulator.settings
+    with simulator.in_flight(lambda: transport is not None and not transport.is_closing()) as call:
+        answer = simulator.answer(call, request.headers, await request.read(), request.path)
+        # Without latency this still lets calls that arrived together meet.
+        await asyncio.sleep(settings.latency + answer.delay)
+        return await _send(request, answer, settings.clock_offset)
 
-    async def call(self, request: web.Request) -> web.StreamResponse:
-        simulator = self._simulator
-        transport = request.transport
 
-        def is_open() -> bool:
-            return transport is not None and not transport.is_closing()
+async def _record(simulator: Simulator, request: web.Request) -> web.Response:
+    record = simulator.record()
+    if request.query.get("log"):
+        record["log"] = [logged._asdict() for logged in simulator.log]
+    return web.Response(body=orjson.dumps(record), content_type="application/json")
 
-        call = Call(simulator.now())
-        with simulator.in_flight():
-            body = await request.read()
-            answer = self._service.answer(call, request.headers, body, request.path)
-            with simulator.pair_in_flight(call.series, is_open):
-                # Without latency this still lets calls that arrived together meet.
-                await asyncio.sleep(simulator.settings.latency + answer.delay)
-                return await _send(request, answer, simulator.settings.clock_offset)
 
-    async def record(self, request: web.Request) -> web.Response:
-        record = self._simulator.record()
-        if request.query.get("log"):
-            record["log"] = [logged._asdict() for logged in self._simulator.log]
-        return web.Response(body=orjson.dumps(record), content_type="application/json")
-
-    async def touch(self, request: web.Request) -> web.Response:
-        try:
-            opportunity = orjson.loads(await request.read())["opportunity"]
-        except (ValueError, TypeError, KeyError):
-            opportunity = None
-        if not isinstance(opportunity, str):
-            raise web.HTTPBadRequest(text='send {"opportunity": "O1"}')
-        modified = self._simulator.touch(opportunity)
-        body = {"opportunity": opportunity, "last_modified": show_time(modified)}
-        return web.Response(body=orjson.dumps(body), content_type="application/json")
+async def _touch(simulator: Simulator, request: web.Request) -> web.Response:
+    try:
+        opportunity = orjson.loads(await request.read())["opportunity"]
+    except (ValueError, TypeError, KeyError):
+        opportunity = None
+    if not isinstance(opportunity, str):
+        raise web.HTTPBadRequest(text='send {"opportunity": "O1"}')
+    body = {"opportunity": opportunity, "last_modified": show_time(simulator.touch(opportunity))}
+    return web.Response(body=orjson.dumps(body), content_type="application/json")
 
 
 async def _send(request: web.Request, answer: Response, clock_offset: float) -> web.StreamResponse:

@@ -134,6 +134,7 @@ class World:
         self.jobs_by_id: dict[str, SeededJob] = {}
         #: Last modification by opportunity, catalog by catalog.
         self.opportunities: dict[str, dict[str, float]] = {catalog: {} for catalog in CATALOGS}
+        #: The numbers that the state file was seeded with.
         self._known_seeds = (0, 0, 0)
         asked = (settings.engagements, settings.opportunities_per_engagement, settings.invitations)
         self._seed(*asked)
@@ -180,10 +181,12 @@ class World:
             self._write({"type": "token", "client_token": token, "series": list(series), "at": at})
             return snapshot
         revision = len(self.series.get(series, ())) + 1
-        edits = self.edits(series.resource)
-        snapshot = Snapshot(_arn(series, revision), *series, revision, token, access_key, at, edits)
+        catalog, engagement, kind, resource, template = series
+        tail = f"engagement/{engagement}/resource/{kind}/{resource}/template/{template}/snapshot/{revision}"
+        edits = self.edits(resource)
+        snapshot = Snapshot(arn(catalog, tail), *series, revision, token, access_key, at, edits)
         self._add(snapshot)
-        if self._file is not None:
+        if self._file is not None:  # asdict is slow
             self._write({"type": "snapshot", **asdict(snapshot)})
         return snapshot
 
@@ -195,11 +198,12 @@ class World:
         """Forget a token whose work was under way."""
         self._tokens.pop(params["ClientToken"], None)
 
-    def touch(self, opportunity: str, at: float) -> None:
-        """Modify an opportunity in every catalog; an unknown one is created."""
+    def touch(self, opportunity: str, at: float) -> float:
+        """Modify an opportunity in every catalog, or create it; return the time that is shown."""
         at = whole_milliseconds(at)
         self._touch(opportunity, at)
         self._write({"type": "touch", "opportunity": opportunity, "at": at})
+        return at
 
     def edits(self, opportunity: str) -> int:
         """How many times an opportunity was modified."""
@@ -223,7 +227,7 @@ class World:
                 modified.setdefault(job.opportunity, job.created_at)
 
     def _unchanged(self, series: Series) -> bool:
-        return series in self._edits_seen and self._edits_seen[series] == self.edits(series.resource)
+        return self._edits_seen.get(series) == self.edits(series.resource)
 
     def _add(self, snapshot: Snapshot) -> None:
         series = snapshot.series
@@ -290,11 +294,8 @@ def _opened(path: Path) -> IO[bytes]:
     return os.fdopen(number, "a+b")
 
 
-def _arn(series: Series, revision: int) -> str:
-    return (
-        f"arn:aws:partnercentral:us-east-1::catalog/{series.catalog}/engagement/{series.engagement}"
-        f"/resource/{series.resource_type}/{series.resource}/template/{series.template}/snapshot/{revision}"
-    )
+def arn(catalog: str, tail: str) -> str:
+    return f"arn:aws:partnercentral:us-east-1::catalog/{catalog}/{tail}"
 
 
 @lru_cache(maxsize=10_000)

@@ -3,7 +3,7 @@
 import pytest
 
 from batch_snapshot.simulator import SimulatorSettings, opportunity
-from batch_snapshot.simulator.model import load_model
+from batch_snapshot.simulator.model import load_model, problems_of
 from tests.support.simulator_client import PAIR, service
 
 
@@ -11,7 +11,7 @@ from tests.support.simulator_client import PAIR, service
 @pytest.mark.parametrize("edits", [0, 1, 7])
 def test_a_payload_is_one_that_the_model_allows(number, edits):
     payload = {"OpportunitySummary": opportunity.summary(number, edits)}
-    assert list(load_model(None)._problems("ResourceSnapshotPayload", payload, "")) == []
+    assert list(problems_of(load_model(None).shape_for("ResourceSnapshotPayload"), payload, "")) == []
 
 
 @pytest.mark.parametrize("number", ["O1", "O2", "O3"])

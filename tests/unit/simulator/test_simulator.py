@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedErro
 from batch_snapshot.cli import main
 from batch_snapshot.simulator import KINDS, Faults, SimulatorSettings, run_forever, serve
 from batch_snapshot.simulator.faults import draw
-from batch_snapshot.simulator.quotas import SlidingWindow, Throttle, TokenBucket, gates
+from batch_snapshot.simulator.quotas import SlidingWindow, Throttle, TokenBucket
 from tests.support.processes import Place, until
 from tests.support.service_models import data_path
 from tests.support.simulator_client import CREATE, ENGAGEMENT, PAIR, Clock, post, service, signed
@@ -342,12 +342,12 @@ async def test_window_is_exact():
 
 
 async def test_a_refused_call_spends_nothing_and_keys_are_apart():
-    throttle = Throttle(lambda: gates(1, 5, [(2, 60)]))
+    throttle = Throttle(1, 5, [(2, 60)])
     assert [throttle.admit("a", 0.0), throttle.admit("a", 0.0)] == [0, 0]
     assert [throttle.admit("a", float(at)) for at in range(1, 5)] == [59, 58, 57, 56]
     assert throttle.admit("b", 1.0) == 0
     assert throttle.admit("a", 60.0) == 0
-    assert Throttle(lambda: gates(None, 1)).admit("a", 0.0) == 0
+    assert Throttle(None, 1).admit("a", 0.0) == 0
 
 
 async def test_throttled_calls():
