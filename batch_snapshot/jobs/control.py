@@ -61,24 +61,21 @@ def parse(action: str, value: str | None, account: str | None = None) -> Command
         )
     if account is not None and action != "rate":
         raise InputError(f"--account is for rate; {action} holds for the whole run: leave it out")
-    if action in {"pause", "resume", "drain"}:
-        if value is not None:
-            raise InputError(f"{action} takes no value: leave {value!r} out")
-        return Command(action)
-    given = f"{action} {value}" if value else action
-    try:
+    given, number = f"{action} {value}" if value else action, 0.0
+    with suppress(ValueError):
         number = float(value or "")
-    except ValueError:
-        number = 0.0
     if action == "rate":
         if not LOWEST_RATE <= number <= HIGHEST_RATE:
             raise InputError(f"{given}: give calls a second from 0.000001 to 999999, such as 2.5")
         return Command(action, number, account)
-    if not (1 <= number <= LARGEST_CONCURRENCY and number.is_integer()):
-        raise InputError(
-            f"{given}: give a whole number of calls in flight, from 1 to {LARGEST_CONCURRENCY:,}"
-        )
-    return Command(action, int(number))
+    if action == "concurrency":
+        if not (1 <= number <= LARGEST_CONCURRENCY and number.is_integer()):
+            most = f"{LARGEST_CONCURRENCY:,}"
+            raise InputError(f"{given}: give a whole number of calls in flight, from 1 to {most}")
+        return Command(action, int(number))
+    if value is not None:
+        raise InputError(f"{action} takes no value: leave {value!r} out")
+    return Command(action)
 
 
 @dataclass(frozen=True, slots=True)

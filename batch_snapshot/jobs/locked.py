@@ -1,9 +1,12 @@
-"""The ledger that a command writes and its locks: on the file, and on the manifest's name in each account."""
+"""The ledger that a command writes, and its locks: on the file, and on the manifest's name in each account.
+
+Next to the ledger is what a manifest's `discover:` has found, so that a resume sees the same rows.
+"""
 
 import os
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -27,12 +30,16 @@ from batch_snapshot.config.options import (
     state_folder_of,
     with_recorded_quotas,
 )
+from batch_snapshot.discovery import output
+from batch_snapshot.discovery.discover import run_search
+from batch_snapshot.discovery.readers import Environment
+from batch_snapshot.discovery.search import Search
 from batch_snapshot.errors import BatchSnapshotError, InputError, LedgerError, StorageError
 from batch_snapshot.jobs import resume
 from batch_snapshot.ledger import locks, open_runs, reader, writer
 from batch_snapshot.ledger.history import History
 from batch_snapshot.ledger.records import Header
-from batch_snapshot.manifest import Manifest, checks
+from batch_snapshot.manifest import Manifest, checks, load
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.text import timestamp
 
@@ -64,13 +71,6 @@ class LockedLedger(NamedTuple):
         return reader.head(self.path) if self.path.exists() else None
 
 
-class OtherLedger(NamedTuple):
-    path: Path
-    run_id: str
-    #: It has vanished, or another run's ledger is in its place.
-    gone: bool
-
-
 @contextmanager
 def lock_ledger(
     manifest: Manifest, options: Options, now: datetime, *, read_only: bool = False
@@ -86,19 +86,14 @@ def lock_ledger(
             writer.repair_last_line(path)
         today = resume.todays_ledger(manifest.name, options, now)
         later = today if today != path else None
-        yield _check_unfinished(
-            LockedLedger(manifest, options, path, targets, now, read_only, passed_over, later)
-        )
-
-
-def _check_unfinished(locked: LockedLedger) -> LockedLedger:
-    """Refuse a new ledger where an unfinished one has vanished or is elsewhere; a dry run only says so."""
-    try:
-        return locked._replace(instead_of=_given_up(locked))
-    except (InputError, StorageError) as error:
-        if not locked.read_only:
-            raise
-        return locked._replace(refused=[f"run would be refused: {error}"])
+        locked = LockedLedger(manifest, options, path, targets, now, read_only, passed_over, later)
+        try:
+            locked = locked._replace(instead_of=_given_up(locked))
+        except (InputError, StorageError) as error:
+            if not read_only:
+                raise
+            locked = locked._replace(refused=[f"run would be refused: {error}"])
+        yield locked
 
 
 def _given_up(locked: LockedLedger) -> frozenset[str]:
@@ -121,41 +116,40 @@ def _given_up(locked: LockedLedger) -> frozenset[str]:
             f"{path}: is gone, or empty; run {missed} in it was not finished, and only it knows what was "
             "made; put it back, or begin anew with --new-ledger, which makes all its snapshots again"
         )
-    others = [] if resumed else _other_ledgers(runs, path, name, options)
+    others = [] if resumed else [*_other_ledgers(runs, path, name, options)]
     if not others or options.new_ledger or (began and began.settings.get("new_ledger")):
-        return frozenset(str(other.path) for other in others)
-    first = others[0]
-    shown = [f"{other.path} (run {other.run_id}{', gone' if other.gone else ''})" for other in others[:NAMED]]
+        return frozenset(str(other) for other, *_ in others)
+    first, _, first_gone = others[0]
+    shown = [f"{other} (run {run_id}{', gone' if gone else ''})" for other, run_id, gone in others[:NAMED]]
     more = f" and {len(others) - NAMED:,} more" if len(others) > NAMED else ""
-    put_back = "put it back, and " if first.gone else ""
+    put_back = "put it back, and " if first_gone else ""
     raise InputError(
         f"{path}: would be a new ledger, but manifest {name!r} has a run that is not finished: "
         f"{', '.join(shown)}{more}; only that ledger records which snapshots exist. To resume it, "
-        f"{put_back}give --ledger {shlex.quote(str(first.path))}; to start over and make all its snapshots "
+        f"{put_back}give --ledger {shlex.quote(str(first))}; to start over and make all its snapshots "
         "again, give --new-ledger"
     )
 
 
-def _other_ledgers(runs: dict[str, str], path: Path, name: str, options: Options) -> list[OtherLedger]:
-    """Those unfinished, the latest first; not those of other days by a pattern with {date}."""
-    here, others = path.resolve(), [(Path(text), run_id) for text, run_id in reversed(runs.items())]
-    return [
-        unfinished
-        for other, run_id in others
-        if other != here and not paths.is_dated_ledger(options.ledger or "", name, other)
-        if (unfinished := _if_unfinished(other, run_id))
-    ]
+def _other_ledgers(
+    runs: dict[str, str], path: Path, name: str, options: Options
+) -> Iterator[tuple[Path, str, bool]]:
+    """Those that are not finished, the latest first; not those of other days by a pattern with {date}.
 
-
-def _if_unfinished(path: Path, run_id: str) -> OtherLedger | None:
-    """The ledger, unless its run has nothing left to send, or has sent nothing."""
-    try:
-        past = reader.history_of(path)
-    except (BatchSnapshotError, OSError):
-        return OtherLedger(path, run_id, gone=False)
-    gone = past.first is None or past.first.run_id != run_id
-    unfinished = (past.succeeded or past.unfinished) and not past.finished
-    return OtherLedger(path, run_id, gone) if gone or unfinished else None
+    Each has its run's id, and whether it has vanished, or another run's ledger is in its place.
+    """
+    here = path.resolve()
+    for text, run_id in reversed(runs.items()):
+        other, gone = Path(text), False
+        if other == here or paths.is_dated_ledger(options.ledger or "", name, other):
+            continue
+        with suppress(BatchSnapshotError, OSError):
+            past = reader.history_of(other)
+            gone = past.first is None or past.first.run_id != run_id
+            # A run that has sent nothing, or has nothing left to send.
+            if not gone and (past.finished or not (past.succeeded or past.unfinished)):
+                continue
+        yield other, run_id, gone
 
 
 class RetriedLedger(NamedTuple):
@@ -260,3 +254,43 @@ def check_ledger_fits(past: History, path: Path, name: str, targets: Targets, ru
         if known is not None and changed and reader.names_rows(path, account.name):
             was = ", ".join(f"{key} {known.get(key) or 'none'}" for key in values)
             raise LedgerError(f"{path}: account {account.name!r} has other settings there ({was}); {way_out}")
+
+
+async def discover_pairs(locked: LockedLedger, environment: Environment) -> Manifest:
+    """The manifest with what its `discover:` has found; the first run searches, before its first call."""
+    manifest, targets, began = locked.manifest, locked.targets, locked.began
+    warnings: list[str] = []
+    if manifest.discover and not (began and began.discovered_sha256):
+        filters = [one for one in manifest.discover if one.account in targets.accounts]
+        with Search(None, filters, targets.endpoint, environment.now()) as search:
+            report = await run_search(search, targets, locked.options, environment, jobs=False)
+            warnings = report.warnings
+            with output.replaced(paths.discovered_file(locked.path), mode=0o600) as file:
+                file.writelines(output.by_line(search.pairs(), full=True))
+    found = load_discovered(locked)
+    found.warnings.extend(warnings)
+    return found
+
+
+def load_discovered(locked: LockedLedger) -> Manifest:
+    """The manifest with what was found for its ledger, which must be as it was."""
+    began = locked.began
+    known = began.discovered_sha256 if began else None
+    path = paths.discovered_file(locked.path)
+    if not (known or (path.exists() and locked.manifest.discover)):
+        return locked.manifest
+    way_out = f"it holds rows of {locked.path}; put it back, or name another --ledger"
+    if not path.exists():
+        raise LedgerError(f"{path}: is missing: {way_out}")
+    # A selection may be of tags: the first run line has the accounts that it meant then.
+    searched = began.accounts if began and began.settings.get("accounts") else locked.targets.accounts
+    wanted = {one.account for one in locked.manifest.discover} & set(locked.targets.accounts)
+    if missed := sorted(wanted.difference(searched)):
+        raise LedgerError(
+            f"{locked.path}: was begun without account {missed[0]!r}, so the rows that discover: finds "
+            "for it are not known; give the same --accounts, or name another --ledger"
+        )
+    manifest = load(locked.manifest.path, path)
+    if known not in {None, manifest.found_sha256}:
+        raise LedgerError(f"{path}: was changed: {way_out}")
+    return manifest

@@ -13,8 +13,6 @@ from batch_snapshot.reporting.status import find_examples
 from batch_snapshot.reporting.summary import Summary, exit_code
 from batch_snapshot.text import plural
 
-_OUTCOMES = {StopKind.DEFERRED: "deferred", StopKind.STOPPED: "stopped", StopKind.INTERRUPTED: "interrupted"}
-
 
 def decide_outcome(engine: RunState, stats: RunStats) -> str:
     stop = engine.ending
@@ -23,7 +21,7 @@ def decide_outcome(engine: RunState, stats: RunStats) -> str:
     # A run that was stopped by its very last row has sent every row all the same.
     by_a_row = stop is engine.stop and stop.kind is StopKind.STOPPED
     all_sent = all(stats.settled[name] >= rows for name, rows in stats.todo.items())
-    return "completed" if by_a_row and all_sent else _OUTCOMES[stop.kind]
+    return "completed" if by_a_row and all_sent else stop.kind.name.lower()
 
 
 def defer_rest(engine: RunState, stats: RunStats, limit: int | None) -> None:
@@ -67,12 +65,10 @@ def run_summary(
     examples = stats.examples
     older = find_examples(job.path, job.past, failures.keys() - examples.keys(), stats.sent_again)
     uncounted = engine.call_log_error if engine else None
-    if job.todays_ledger and completed:
-        again = f"today's ledger ({job.todays_ledger}) has not begun: run the same command again for it"
-        warnings = [*warnings, f"{job.path}, of another day, is finished now; {again}"]
-    elif job.todays_ledger:
-        later = f"the same command finishes {job.path} first"
-        warnings = [*warnings, f"today's ledger ({job.todays_ledger}) has not begun: {later}"]
+    if job.todays_ledger:
+        today = f"today's ledger ({job.todays_ledger}) has not begun"
+        done = f"{job.path}, of another day, is finished now; {today}: run the same command again for it"
+        warnings = [*warnings, done if completed else f"{today}: the same command finishes {job.path} first"]
     return Summary(
         counts=stats.counts,
         failures=failures,

@@ -149,7 +149,6 @@ def _when(preview: Preview, outlook: AccountForecast) -> str:
 
 def _rate(outlook: AccountForecast) -> str:
     about = {
-        "declared": "declared",
         "learned": "learned by an earlier run",
         "assumed": "assumed: none is declared or learned yet",
     }

@@ -1,38 +1,47 @@
 """`run` and `retry`, the library's entry, and their dry runs: each makes a `Job`; all jobs run alike.
 
-`run_sync` and `retry_sync` are for programs that are not asynchronous. Where an event loop runs already,
-as in a notebook, they run in a thread of their own, and the callbacks of `Hooks` are called from there.
+This process makes the calls, or the workers of a Dask cluster do. `run_sync` and `retry_sync` are for
+programs that are not asynchronous. Where an event loop runs already, as in a notebook, they run in a thread
+of their own, and the callbacks of `Hooks` are called from there.
 """
 
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import anyio
 from anyio.from_thread import start_blocking_portal
 
 from batch_snapshot import files, interrupts, paths
-from batch_snapshot.aws.target import open_target
+from batch_snapshot.aws.client import Clients
+from batch_snapshot.aws.target import Target, open_target
 from batch_snapshot.clock import utc_now
-from batch_snapshot.config.options import Options, state_folder_of
+from batch_snapshot.cluster.coordinator import Coordinator
+from batch_snapshot.config.options import (
+    BUDGET,
+    DEFAULT_SETTINGS,
+    LONGEST_BUDGET,
+    Options,
+    silent_after,
+    state_folder_of,
+)
 from batch_snapshot.discovery.readers import Environment, readers_over
-from batch_snapshot.engine.account import Stop, StopKind
+from batch_snapshot.engine.account import AccountState, Stop, StopKind
 from batch_snapshot.engine.limits import AccountLimits
 from batch_snapshot.engine.pool import Engine
 from batch_snapshot.engine.run_state import RunState
-from batch_snapshot.errors import InputError, ManifestError, StorageError
+from batch_snapshot.engine.seams import Seams
+from batch_snapshot.errors import InputError, ManifestError, StorageError, install_command
 from batch_snapshot.jobs import identity_check, plan
 from batch_snapshot.jobs.control import Controller
-from batch_snapshot.jobs.discovered import discover_pairs, load_discovered
-from batch_snapshot.jobs.engines import build_engine, open_callers, wait_for_lost_workers
 from batch_snapshot.jobs.job import Job, open_retry, open_run
-from batch_snapshot.jobs.locked import lock_ledger, lock_retried_ledger
+from batch_snapshot.jobs.locked import discover_pairs, load_discovered, lock_ledger, lock_retried_ledger
 from batch_snapshot.jobs.outcome import decide_outcome, defer_rest, nothing_to_do_summary, run_summary
 from batch_snapshot.jobs.preview import Preview, preview_job
 from batch_snapshot.jobs.recorder import Recorder
@@ -41,15 +50,36 @@ from batch_snapshot.jobs.skipping import SkipFilter, prepare_skipping, skip_rows
 from batch_snapshot.ledger import writer
 from batch_snapshot.ledger.history import History
 from batch_snapshot.manifest import LoadOptions, Manifest, load
-from batch_snapshot.models import Outcome, Request
+from batch_snapshot.models import Account, Outcome, Request
 from batch_snapshot.ratelimit.windows import CallLog, Machine, windows
 from batch_snapshot.reporting.progress import RunView
 from batch_snapshot.reporting.summary import Summary
 
+if TYPE_CHECKING:
+    from batch_snapshot.cluster.dask_client import Workers  # may not be installed
+
 Selecting = Callable[[History], plan.Selection] | plan.Selection
+Callers = Union[Clients, "Workers"]
 
 #: Rows looked at between two turns of everything else.
 BATCH = 64
+#: The longest drain time-out of a ledger that is believed, in seconds.
+LONGEST_DRAIN = 3600.0
+
+
+def open_callers(
+    accounts: Mapping[str, Account], target: Target, options: Options, now: Callable[[], datetime]
+) -> AbstractAsyncContextManager[Callers]:
+    """What makes the calls for the accounts, for as long as the block lasts."""
+    if options.cluster is None:
+        return Clients(accounts, target, now)
+    try:
+        from batch_snapshot.cluster.dask_client import open_workers  # may not be installed
+    except ImportError as error:
+        if (error.name or "").startswith("batch_snapshot"):
+            raise
+        raise InputError(f"--engine dask needs Dask: {install_command('dask')}") from None
+    return open_workers(accounts, target, options.engine, options.cluster, now)
 
 
 class Outside(NamedTuple):
@@ -187,6 +217,47 @@ async def _carry_out(job: Job, hooks: Hooks) -> Summary:
         return run_summary(job, outcome, stats, view=view, signum=signum, warnings=warnings, reads=reads)
 
 
+async def wait_for_lost_workers(past: History, on_wait: Callable[[str], None] | None) -> None:
+    """Wait until the workers of a coordinator that crashed must have stopped calling."""
+    last = past.last
+    if last is None or past.end is not None or last.settings.get("engine") != "dask":
+        return
+
+    def seconds(name: str, longest: float, default: float) -> float:
+        value = last.settings.get(name)
+        return float(value) if isinstance(value, int | float) and 0 < value <= longest else default
+
+    budget = seconds("lease_s", LONGEST_BUDGET, BUDGET)
+    left = silent_after(budget, seconds("drain_s", LONGEST_DRAIN, DEFAULT_SETTINGS.drain_timeout))
+    if on_wait:
+        on_wait(f"waiting {left:.0f} s: the workers of the crashed run may still make calls")
+    await anyio.sleep(left)
+
+
+def build_engine(
+    callers: Callers,
+    accounts: dict[str, AccountState],
+    options: Options,
+    recorder: Recorder,
+    *,
+    identify: Callable[[AccountState], Awaitable[None]],
+    rng: Random,
+) -> Engine:
+    seams = Seams(
+        intend=recorder.intend,
+        record=recorder.record,
+        identify=identify,
+        probe=callers.probe,
+        clock_skew=callers.clock_skew,
+        now=recorder.now,
+        rng=rng,
+    )
+    if isinstance(callers, Clients):
+        seams = replace(seams, send=callers.send, look_up=callers.look_up)
+        return Engine(accounts, seams, options.engine)
+    return Coordinator(accounts, seams, options.engine, callers)
+
+
 def _open_call_log(job: Job, hooks: Hooks, stack: AsyncExitStack) -> tuple[CallLog | None, list[str]]:
     """The log of calls, and warnings; only quota windows cannot do without it."""
     try:
@@ -234,12 +305,11 @@ async def _run_engine(
             defer_rest(engine, stats, job.options.limit)
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        storage = group.subgroup(StorageError)
-        if storage is None:
-            raise
-        first: BaseException = storage
+        first: BaseException | None = group.subgroup(StorageError)
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
+        if first is None:
+            raise
         raise first from None
 
 
