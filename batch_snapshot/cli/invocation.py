@@ -3,7 +3,7 @@
 import re
 import shlex
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import fields, replace
 from functools import partial
@@ -213,13 +213,13 @@ def _log_outcome(outcome: Outcome) -> None:
     )
 
 
-def _confirm(plan: "Preview", *, ask: bool, show: bool, simulator: Mapping[str, Any] | None) -> bool:
+def _confirm(plan: "Preview", *, ask: bool, show: bool, simulator: str | None) -> bool:
     """Show the plan; on a terminal, ask before real snapshots are made."""
     from batch_snapshot.jobs import preview
 
     simulated = plan.endpoint == models.SIMULATOR
     if show and simulated:
-        note_simulator(simulator or {})
+        note_simulator(simulator or "")
     if ask and "AWS" in plan.catalogs and not simulated:
         terminal.log(preview.as_text(plan))
         return terminal.confirm("Snapshots cannot be deleted and notify the partners. Go on?")
@@ -228,12 +228,13 @@ def _confirm(plan: "Preview", *, ask: bool, show: bool, simulator: Mapping[str, 
     return True
 
 
-def note_simulator(settings: Mapping[str, Any] | None) -> None:
+def note_simulator(settings: str | None) -> None:
     """Say what is simulated instead of called; None: nothing is."""
     if settings is not None:
+        from batch_snapshot.cli.simulate import parse_settings
         from batch_snapshot.simulator import DEMO
 
-        chosen = replace(DEMO, **settings)
+        chosen = replace(DEMO, **parse_settings(settings))
         terminal.log(f"simulated: {chosen.describe()}; AWS is not called", event="simulator")
 
 

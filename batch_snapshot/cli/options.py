@@ -113,8 +113,11 @@ def options_of(given: dict[str, Any], **more: Any) -> Options:
         raise InputError("--accounts: name at least one account or tag:NAME, or leave it out for all")
     named = {field.name: given.get(field.name) for field in fields(Options)}
     same = {name: value for name, value in named.items() if value is not None}
-    simulator = given["simulate"]
-    same |= {"simulate": simulator is not None, "simulator_settings": simulator or {}}
+    if (settings := given["simulate"]) is not None:
+        from batch_snapshot.cli.simulate import parse_settings
+
+        parsed = parse_settings(settings)
+        same |= {"simulate": True, "simulator_text": settings, "simulator_settings": parsed}
     return Options(**{**same, **more})
 
 

@@ -188,15 +188,16 @@ FILE, FOLDER = PathParam(), PathParam("dir")
 MANIFEST, LEDGER = PathParam(check=_refuse_ledger), PathParam(check=_refuse_all_but_ledgers)
 
 
-def simulator_settings(value: str) -> dict[str, Any] | None:
-    """Fields of `SimulatorSettings`; None: no simulator, as an environment variable may say."""
+def simulator_settings(value: str) -> str | None:
+    """Settings of a simulator; None: no simulator, as an environment variable may say."""
     if value.casefold() in {"", "1", "true", "yes", "on"}:
-        return {}
+        return ""
     if value.casefold() in {"0", "false", "no", "off"}:
         return None
     from batch_snapshot.cli.simulate import parse_settings
 
-    return parse_settings(value)
+    parse_settings(value)
+    return value
 
 
 def complete_accounts(ctx: click.Context, _: click.Parameter, incomplete: str) -> "list[CompletionItem]":

@@ -96,6 +96,8 @@ class Options:
     simulate: bool = False
     #: Fields of `SimulatorSettings` that differ from `simulator.DEMO`.
     simulator_settings: Mapping[str, Any] = field(default_factory=dict)
+    #: The same as the flag --simulate has it, for commands to run next.
+    simulator_text: str = ""
     #: The file that keeps what the simulator holds from one command to the next.
     simulator_state: Path | None = None
     #: Reads a second and account; None: what AWS allows.
@@ -158,7 +160,7 @@ _RECORDED = (
     *("max_attempts", "token_ttl", "resend_in_doubt", "max_duration"),
 )
 #: Settings that a retry takes over from the run where its own options name none.
-_INHERITED = ("rate", "daily_quota", "state_dir", "profile", "region", "name", "catalog")
+_INHERITED = ("rate", "daily_quota", "state_dir", "profile", "region", "name", "catalog", "simulate")
 
 
 def recorded_settings(options: Options, before: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
@@ -181,6 +183,7 @@ def recorded_settings(options: Options, before: Mapping[str, Any] = MappingProxy
         "limit": options.limit,
         "name": options.name,
         "catalog": options.catalog,
+        "simulate": options.simulator_text,
         "simulator_state": str(files.resolved(options.simulator_state)) if options.simulator_state else None,
         # Until a row is sent, the choice holds for later runs of this ledger too.
         "new_ledger": options.new_ledger,

@@ -32,7 +32,8 @@ def remedy(group: FailureGroup, ledger: str, settings: Mapping[str, Any] = Mappi
 
 def retry_command(ledger: str, settings: Mapping[str, Any], only: str = "") -> str:
     """The command line that retries a ledger: it has the accounts and quotas, so they need no flags."""
-    state = f" --simulate{_state(settings)}" if settings.get("simulator_state") else ""
+    simulated = settings.get("simulate") or settings.get("simulator_state")
+    state = _simulator(settings) if simulated else ""
     kept = flags_of(settings, "state_dir", "engine", "scheduler")
     return f"batch-snapshot retry {_argument(ledger)}{only}{state}{kept}"
 
@@ -65,15 +66,16 @@ def run_command(
     path: str, ledger: str, endpoint: str, settings: Mapping[str, Any] = MappingProxyType({}), *names: str
 ) -> str:
     """The command line that runs the manifest at `path` into a ledger again."""
-    where = {AWS: "", SIMULATOR: " --simulate"}.get(endpoint, f" --endpoint-url {shlex.quote(endpoint)}")
-    state = _state(settings) if endpoint == SIMULATOR else ""
+    given = {AWS: "", SIMULATOR: _simulator(settings)}
+    where = given.get(endpoint, f" --endpoint-url {shlex.quote(endpoint)}")
     kept = flags_of(settings, *_KEPT_FLAGS, *names)
-    return f"batch-snapshot run {_argument(path)} --ledger {shlex.quote(ledger)}{where}{state}{kept}"
+    return f"batch-snapshot run {_argument(path)} --ledger {shlex.quote(ledger)}{where}{kept}"
 
 
-def _state(settings: Mapping[str, Any]) -> str:
+def _simulator(settings: Mapping[str, Any]) -> str:
+    given = f"={shlex.quote(str(settings['simulate']))}" if settings.get("simulate") else ""
     path = settings.get("simulator_state")
-    return f" --state {shlex.quote(str(path))}" if path else ""
+    return f" --simulate{given}" + (f" --state {shlex.quote(str(path))}" if path else "")
 
 
 def _argument(path: str) -> str:

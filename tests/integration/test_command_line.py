@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from batch_snapshot import cli, manifest
 from batch_snapshot.cli.invocation import shareable
 from batch_snapshot.cli.params import short_duration, simulator_settings
+from batch_snapshot.cli.simulate import parse_settings
 from batch_snapshot.models import Status
 from batch_snapshot.simulator import DEMO
 from tests.support.ledgers import LedgerBuilder, row
@@ -277,7 +278,20 @@ def test_commands_to_run_next_name_the_catalog_of_a_file_of_pairs(cwd, call):
     (cwd / "pairs.csv").write_text(PAIRS)
     call("run", "pairs.csv", "--catalog", "Sandbox", "--name", "mine", "--simulate", "--limit", "2", *QUIET)
     told = call("status", "ledgers/mine.simulated.ndjson")[1]
-    assert "--name mine --catalog Sandbox" in told
+    assert " --simulate --name mine --catalog Sandbox" in told
+
+
+def test_commands_to_run_next_keep_the_settings_of_the_simulator(cwd, call):
+    write_manifest(cwd / "trial.yaml", pairs(3))
+    settings, ledger = "--simulate=rate=500,internal=1", "ledgers/trial.simulated.ndjson"
+    line = ["run", "trial.yaml", settings, "--max-attempts", "1", "--limit", "2", *QUIET]
+    assert call(*line)[0] == 4
+    doubt = f"batch-snapshot retry {ledger} --only in_doubt {settings}\n"
+    assert doubt in (told := call("status", ledger)[1])
+    assert f" {settings}\nreport " in told
+    # A retry without them keeps them for the next command.
+    assert call("retry", ledger, "--limit", "1", *QUIET)[0] == 4
+    assert doubt in call("status", ledger)[1]
 
 
 def test_name_of_a_file_that_no_manifest_can_have_is_refused_with_the_way_out(cwd, call):
@@ -291,12 +305,9 @@ def test_name_of_a_file_that_no_manifest_can_have_is_refused_with_the_way_out(cw
 
 
 def test_settings_of_the_simulator_are_the_options_of_its_command():
-    assert simulator_settings("") == {}
+    assert simulator_settings("") == ""
     assert simulator_settings("false") is None
-    found = simulator_settings(
-        "rate=500,latency=80ms,window=100/1m,no-retry-hint,faults=internal=0.05,late=0.1"
-    )
-    assert found is not None
+    found = parse_settings("rate=500,latency=80ms,window=100/1m,no-retry-hint,faults=internal=0.05,late=0.1")
     faults = found.pop("faults")
     assert found == {"rate": 500.0, "latency": 0.08, "windows": ((100, 60.0),), "retry_after": False}
     assert dict(faults.rates) == {"internal": 0.05, "late": 0.1}
