@@ -22,6 +22,7 @@ from yaml.events import (
 )
 from yaml.reader import ReaderError
 
+from batch_snapshot.manifest.keys import TOP, names
 from batch_snapshot.manifest.problems import Report, UnreadableError, quoted
 
 #: Levels of nesting; a valid manifest has four.
@@ -109,7 +110,7 @@ class Document:
             raise UnreadableError(line, f"not readable: {error.reason}: {fix}") from error
         except yaml.MarkedYAMLError as error:
             mark: Any = error.problem_mark or error.context_mark
-            hint = "check the indentation, brackets and quotes there"
+            hint = "check the indentation, brackets and quotes there; keys of one level begin in one column"
             if "cannot start any token" in (error.problem or ""):
                 hint = "a tab? indent with spaces; quote text that begins with @ or `"
             where = f", {error.context}" if error.context else ""
@@ -142,13 +143,19 @@ class Document:
 
     def _top(self) -> Iterator[tuple[Scalar, Node]]:
         seen: set[str] = set()
-        while type(event := self._next()) is not MappingEndEvent:
+        event = self._next()
+        while type(event) is not MappingEndEvent:
             self._size = self._meter.taken = 0
             key, value = self._key(event, 1), self._next()
             if key and key.text == PAIRS and PAIRS not in seen:
                 yield from self._entries(key, value)
+                event = self._next()
             else:
                 node = self._node(value, 1)
+                # A value takes in a line that is indented too far: the error comes with what is behind it.
+                event = self._next()
+                if key and key.text != "accounts" and isinstance(node, Fields):
+                    _refuse_keys_of_the_top(key.text, node)
                 if key and key.text in seen:
                     self._duplicate(key.text, key.line)
                 elif key:
@@ -232,6 +239,13 @@ class Document:
             self._report(_line(event), "YAML anchors are not supported: write the value out")
         if event.tag is not None:
             self._report(_line(event), f"YAML tags are not supported: remove {quoted(event.tag)}")
+
+
+def _refuse_keys_of_the_top(section: str, found: Fields) -> None:
+    for name in found.nodes:
+        if name in names(TOP):
+            what = f"{name} is indented below {section}"
+            raise UnreadableError(found.line_of(name), f"{what}: begin its line as far left as {section}:")
 
 
 class _Meter:

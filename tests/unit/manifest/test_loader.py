@@ -317,6 +317,25 @@ def test_rows_are_not_reported_for_defaults_that_could_not_be_read(write):
     assert found.startswith("m.yaml:4: not valid YAML")
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"version: 1\nname: n\n  defaults:\n    catalog: AWS\n{PAIRS}", "m.yaml:3: not valid YAML"),
+        (f"version: 1\n  name: n\n{PAIRS}", "m.yaml:2: not valid YAML"),
+        (f"version: 1\nname: n\n  {PAIRS}", "m.yaml:3: not valid YAML"),
+        (
+            f"version: 1\nname: n\n{PAIRS.replace('O1', 'O1, account: b')}defaults:\n  accounts: {{b: }}",
+            "m.yaml:5: accounts is indented below defaults: begin its line as far left as defaults:",
+        ),
+        (f"{HEAD}discover:\n  {PAIRS}", "m.yaml:5: pairs is indented below discover"),
+    ],
+)
+def test_a_key_that_is_indented_too_far_is_one_problem(write, text, expected):
+    (found,) = problems(write(text))
+    assert found.startswith(expected)
+    assert " column" in found or "far left" in found
+
+
 def test_ten_mistakes_name_all_ten_lines(write):
     lines = [
         "version: 2",  # 1
