@@ -78,7 +78,9 @@ def _repair(ledger: Path) -> dict[str, Any]:
     if done.original is None:
         terminal.say(f"{ledger}: is whole ({plural(done.kept, 'line')}): there is nothing to repair")
         return {}
-    counts = f"{plural(done.kept, 'line')} kept, {done.dropped:,} dropped, {done.added:,} added"
+    kinds = ", ".join(f"{number:,} {what}" for what, number in sorted(done.dropped_as.items()))
+    dropped = f"{done.dropped:,} dropped{f' ({kinds})' if kinds else ''}"
+    counts = f"{plural(done.kept, 'line')} kept, {dropped}, {done.added:,} added"
     terminal.say(f"{ledger}: repaired: {counts}, {plural(done.in_doubt, 'row')} in doubt")
     if since:
         what = "  the lost lines may have named rows that no other line names"

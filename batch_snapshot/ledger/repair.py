@@ -12,7 +12,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -38,19 +38,20 @@ from batch_snapshot.ledger.records import (
 from batch_snapshot.models import Request, Row, Status, client_token
 from batch_snapshot.text import timestamp
 
+TORN = "torn"
+
 
 class Fragment(NamedTuple):
     #: A whole line, with its end; empty: the bytes here are lost.
     raw: bytes
     #: What it says; None: it is of a type that this version does not know.
     record: Record | None
-
-
-GAP = Fragment(b"", None)
+    #: What became of lost bytes: damaged, zeros, or torn (a last line, which was never acted upon).
+    lost: str = ""
 
 
 def fragments(path: Path) -> Iterator[Fragment]:
-    """Every whole record of the file and every gap; `LedgerError` for a record of a later schema."""
+    """Every whole record of the file and what is lost; `LedgerError` for a record of a later schema."""
     for _, number, raw in reader.raw_lines(path):
         try:
             yield from _fragments_of(raw)
@@ -72,15 +73,17 @@ def _fragments_of(raw: bytes) -> Iterator[Fragment]:
         if found is None:
             at += 1
             continue
-        if text[end:at].strip():
-            yield GAP
+        if lost := text[end:at].strip():
+            yield _gap(lost)
         yield found
         at = end = after
-    rest = text[end:].strip()
-    # A crash leaves the beginning of a last line, which was never acted upon.
-    torn = not raw.endswith(b"\n") and head.startswith(rest[: len(head)]) and "\0" not in rest
-    if rest and not torn:
-        yield GAP
+    if rest := text[end:].strip():
+        torn = not raw.endswith(b"\n") and head.startswith(rest[: len(head)]) and "\0" not in rest
+        yield Fragment(b"", None, TORN) if torn else _gap(rest)
+
+
+def _gap(lost: str) -> Fragment:
+    return Fragment(b"", None, "zeros" if "\0" in lost else "damaged")
 
 
 def _record_at(text: str, at: int) -> tuple[Fragment | None, int]:
@@ -115,8 +118,9 @@ def first_header(path: Path) -> Header:
 class Repaired:
     #: Lines that are unchanged in the repaired ledger.
     kept: int = 0
-    #: Damaged or repeated lines that are left out.
+    #: Lines that are left out, and how many of them are damaged, zeros, torn, or out of place (repeated).
     dropped: int = 0
+    dropped_as: dict[str, int] = field(default_factory=dict)
     added: int = 0
     #: Rows that are in doubt in the repaired ledger. Whether the damage or a crash made them so is not known.
     in_doubt: int = 0
@@ -193,9 +197,12 @@ class _Rebuild:
 
     def add(self, fragment: Fragment) -> None:
         record, history = fragment.record, self._history
-        if fragment == GAP or not self._is_possible(record):
-            self._note_gap()
+        if fragment.lost or not self._is_possible(record):
+            if fragment.lost != TORN:
+                self._note_gap()
             self.done.dropped += 1
+            what, kinds = fragment.lost or "out of place", self.done.dropped_as
+            kinds[what] = kinds.get(what, 0) + 1
             return
         if history.first is None and not isinstance(record, Header | Control | None):
             self._gap_since = min(self._header.started_at, _time_of(record) or self._header.started_at)

@@ -338,6 +338,7 @@ def test_a_repair_says_what_it_did_as_an_object(made, path, capsys):
         # All but the garbage and two ends, which count the row that is in doubt; a run line makes it so.
         "kept": len(lines) - 1 - 3,
         "dropped": 1,
+        "dropped_as": {"damaged": 1},
         "added": 4,
         "in_doubt": 1,
         "unrecorded_since": None,
@@ -345,6 +346,21 @@ def test_a_repair_says_what_it_did_as_an_object(made, path, capsys):
     }
     assert said["counts"]["in_doubt"] == 1
     assert said["next_steps"] == [f"batch-snapshot retry {path}"]
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        (b'{"type":"resu', "1 dropped (1 torn)"),
+        pytest.param(b"\0" * 40, "1 dropped (1 zeros)", id="zeros"),
+        (b'{"type":"end"\n', "1 dropped (1 damaged)"),
+        (b"", "0 dropped"),
+    ],
+)
+def test_a_repair_counts_what_stood_at_the_end_and_says_what_it_was(made, path, capsys, end, said):
+    rewriting.write(path, b"".join(made.lines[:-1]) + end)
+    assert cli.main(["status", str(path), "--repair"]) == 0
+    assert f" lines kept, {said}, " in capsys.readouterr().out
 
 
 def test_a_repair_overwrites_no_earlier_original(made, path):

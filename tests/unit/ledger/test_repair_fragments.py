@@ -28,7 +28,7 @@ def found(path, content: bytes) -> list[bytes]:
         (RUN + b" \r\n" + END, [RUN, END]),
         (RUN + b"[]\n" + END, [RUN, b"", END]),
         (RUN + END[:-1], [RUN, END]),
-        (RUN + END[:20], [RUN]),
+        (RUN + END[:20], [RUN, b""]),
         (RUN + END[:20] + b"\0", [RUN, b""]),
         (RUN + b"no ledger", [RUN, b""]),
         (b"\xef\xbb\xbf" + RUN, [RUN]),
