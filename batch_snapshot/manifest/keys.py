@@ -5,10 +5,12 @@ section `discover` derive from it. A new key is an entry here; an account's is a
 too, from which the ledger's codec takes the texts that it keeps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum
 from typing import Any
+
+import yaml
 
 from batch_snapshot.manifest import checks, filters
 from batch_snapshot.manifest.checks import Check
@@ -27,15 +29,15 @@ AMBIENT = "default"
 
 
 class ValueType(Enum):
-    TEXT = auto()
-    TEXTS = auto()
+    TEXT = "text"
+    TEXTS = "texts"
     #: A list of texts, or one of them alone.
-    TEXT_OR_TEXTS = auto()
+    TEXT_OR_TEXTS = "text or texts"
     #: A whole number, from `least` on.
-    COUNT = auto()
-    RATE = auto()
+    COUNT = "count"
+    RATE = "rate"
     #: Other keys, or a list of such mappings.
-    SECTION = auto()
+    SECTION = "section"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,245 +71,151 @@ def text_checks(section: Sequence[ManifestKey]) -> dict[str, Check]:
 
 _ENGAGEMENT = checks.shape("engagement", row_input, "engagement", "an engagement id, e.g. eng-0123456789abcd")
 _RESOURCE = checks.shape("resource", row_input, "resource", "an opportunity id, e.g. O1234567")
-_ENDPOINT_URL = Check(checks.check_endpoint_url, lambda: checks.pattern_schema(r"https?://[^/@\s]+(?:/\S*)?"))
 _ROLE_ARN = "arn:aws:iam::123456789012:role/Snapshot"
 
-TOP = (
-    ManifestKey("version", "The version of this format."),
-    ManifestKey(
-        "name",
-        "What the manifest is called: ledger and locks bear this name.",
-        check=checks.name("name"),
-        examples=("nightly-opportunities",),
+#: By the name of a key, the same in every section.
+_CHECKS = {
+    "name": checks.name("name"),
+    "account": checks.name("account"),
+    "catalog": checks.choice("catalog", lambda: CATALOGS),
+    "resource_type": checks.choice("resource_type", lambda: row_input()["resource_type"].choices),
+    "template": checks.shape("template", row_input, "template", f"e.g. {DEFAULT_TEMPLATE}"),
+    **dict.fromkeys(("engagement", "engagements"), _ENGAGEMENT),
+    **dict.fromkeys(("resource", "resources"), _RESOURCE),
+    "profile": checks.like(
+        "profile",
+        r"[^\x00-\x1f\x7f]{1,256}",
+        "is not a profile name: one line of up to 256 printable characters",
     ),
-    ManifestKey("defaults", "What a pair that says nothing else gets.", ValueType.SECTION),
-    ManifestKey(
-        "accounts",
-        "The accounts to call in. None: `default`, the ambient AWS credentials.",
-        ValueType.SECTION,
-        examples=({"main": {"profile": "partner", "quota": {"per_second": 1, "per_day": 10000}}},),
+    "region": checks.like(
+        "region", r"[a-z]{2,8}(-[a-z]{2,16}){1,3}-[0-9]{1,2}", "is not a region name (e.g. us-east-1)"
     ),
-    ManifestKey(
-        "pairs",
-        "The snapshots to make.",
-        ValueType.SECTION,
-        examples=([{"engagement": "eng-0123456789abcd", "resource": "O1234567"}],),
+    "role_arn": checks.like(
+        "role_arn",
+        r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\x21-\x7e]{1,512}",
+        f"is not the ARN of a role (e.g. {_ROLE_ARN})",
     ),
-    ManifestKey(
-        "discover",
-        "Pairs that a run takes from the service's own lists when it starts.",
-        ValueType.SECTION,
-        examples=({"stages": ["Committed", "Launched"]},),
+    "external_id": checks.shape(
+        "external_id", role_input, "ExternalId", "as the role's trust policy names it"
     ),
-    ManifestKey(
-        "include",
-        "Further files with pairs (YAML, CSV, NDJSON), inside this file's folder.",
-        ValueType.SECTION,
-        examples=(["pairs.csv"],),
+    "session_name": checks.shape("session_name", role_input, "RoleSessionName", "e.g. nightly-snapshots"),
+    "endpoint_url": Check(
+        checks.check_endpoint_url, lambda: checks.pattern_schema(r"https?://[^/@\s]+(?:/\S*)?")
     ),
-)
+    "tags": checks.name("tag"),
+    "sources": checks.choice("source", lambda: SOURCES),
+    "created_by": checks.like(
+        "created_by", r"[0-9]{12}|\w{1,12}", "does not match {pattern} (e.g. 123456789012)"
+    ),
+    "context_types": checks.like(
+        "context type", r"[A-Za-z]{1,64}", "does not match {pattern} (e.g. CustomerProject)"
+    ),
+    "stages": checks.choice("stage", lambda: filters.STAGES),
+    "changed_since": Check(checks.check_changed_since, lambda: {"type": "string"}),
+}
 
+#: What the service's model says of some keys.
+_FROM_MODEL: dict[str, dict[str, Any]] = {
+    "resource_type": {"default": DEFAULT_RESOURCE_TYPE, "sample": (DEFAULT_RESOURCE_TYPE, "the default")},
+    "template": {
+        "default": DEFAULT_TEMPLATE,
+        "examples": TEMPLATES,
+        "sample": (DEFAULT_TEMPLATE, "the default"),
+    },
+    "context_types": {"item_examples": filters.CONTEXT_TYPES},
+}
+
+#: The fields of `ManifestKey` by section and name.
+_TABLE = """
+top:
+  version: {help: The version of this format.}
+  name: {help: "What the manifest is called: ledger and locks bear this name.",
+    examples: [nightly-opportunities]}
+  defaults: {help: What a pair that says nothing else gets., type: section}
+  accounts: {help: "The accounts to call in. None: `default`, the ambient AWS credentials.", type: section,
+    examples: [{main: {profile: partner, quota: {per_second: 1, per_day: 10000}}}]}
+  pairs: {help: The snapshots to make., type: section,
+    examples: [[{engagement: eng-0123456789abcd, resource: O1234567}]]}
+  discover: {help: Pairs that a run takes from the service's own lists when it starts., type: section,
+    examples: [{stages: [Committed, Launched]}]}
+  include: {help: "Further files with pairs (YAML, CSV, NDJSON), inside this file's folder.", type: section,
+    examples: [[pairs.csv]]}
+
+context:
+  account: {help: Which of the accounts makes the call., examples: [main],
+    sample: [main, needed where there are several accounts]}
+  catalog: {help: "AWS is production, Sandbox is for tests. There is no default.",
+    sample: [Sandbox, "Sandbox, or AWS for production"]}
+  resource_type: {help: What kind of resource is snapshotted.}
+  template: {help: Which of the resource's data the snapshot holds.}
+
+pair:
+  engagement: {help: The engagement's id., examples: [eng-0123456789abcd]}
+  resource: {help: The opportunity's id., examples: [O1234567]}
+  resources: {help: Several opportunities of the engagement., type: texts, least: 1,
+    examples: [[O1234567, O1234568]], item_help: The opportunity's id., item_examples: [O1234567]}
+
+include:
+  file: {}
+  columns: {type: section, examples: [{engagement: Engagement Id, resource: Opportunity Id}],
+    help: "Columns with other names than the keys of a pair, by key; null: the file does not hold this key."}
+
+quota:
+  per_second: {help: Calls a second; may be a fraction., type: rate, examples: [1], sample: ["1", ""]}
+  per_minute: {help: Calls in any 60 seconds., type: count, least: 1, examples: [60]}
+  per_hour: {help: Calls in any 60 minutes., type: count, least: 1, examples: [1000]}
+  per_day: {help: Calls in any 24 hours., type: count, least: 1, examples: [10000],
+    sample: ["10000", per_minute and per_hour work the same way]}
+  reserve: {help: Calls of each window that are left to other programs., type: count, examples: [500],
+    sample: ["500", calls of each window that are left to other programs]}
+
+account:
+  profile: {help: A profile of the AWS configuration., examples: [partner],
+    sample: [partner, the credentials that assume the role]}
+  region: {help: Only us-east-1 serves the API., examples: [us-east-1]}
+  role_arn: {help: "A role to assume, with the profile's credentials if any.",
+    examples: [&role "arn:aws:iam::123456789012:role/Snapshot"], sample: [*role , ""]}
+  external_id: {help: What the role's trust policy asks for., needs: role_arn, sample: [abc-123, ""]}
+  session_name: {help: "The assumed role's session, as CloudTrail shows it.", needs: role_arn,
+    examples: [nightly], sample: [nightly, as CloudTrail shows it]}
+  endpoint_url: {help: Where calls go instead of AWS., examples: ["http://127.0.0.1:8000"]}
+  quota: {type: section,
+    help: "The account's quotas: sliding windows, never exceeded. What is not declared is found out."}
+  tags: {help: Names to select accounts by., type: texts, item_help: A name shared by several accounts.,
+    item_examples: [production],
+    sample: ["[emea, pilot]", "--accounts tag:emea selects it with all others that have this tag"]}
+
+discover:
+  sources: {help: "Which lists are asked. Default: all.", type: text or texts}
+  engagements: {help: Only these engagements., type: text or texts, item_help: An engagement's id.}
+  created_by: {help: Only engagements that these AWS accounts have made., type: text or texts,
+    item_help: An account's number., item_examples: ["123456789012"]}
+  context_types: {help: Only engagements with a context of these types., type: text or texts,
+    item_help: A type.}
+  stages: {help: Only opportunities in these stages., type: text or texts,
+    sample: ["[Committed, Launched]", of the opportunity]}
+  changed_since: {examples: [36h, "2026-01-31"], sample: [36h, or 2026-01-31],
+    help: "Only opportunities modified since: a time (UTC), or a span before now such as 36h."}
+"""
+
+
+def _sections() -> Iterator[tuple[ManifestKey, ...]]:
+    for table in yaml.load(_TABLE, Loader=yaml.CSafeLoader).values():
+        yield tuple(_key(name, **_FROM_MODEL.get(name, {}), **fields) for name, fields in table.items())
+
+
+def _key(name: str, type: str = "text", **fields: Any) -> ManifestKey:  # noqa: A002 - as the table calls it
+    given: dict[str, Any] = {
+        field: tuple(one) if isinstance(one, list) else one for field, one in fields.items()
+    }
+    return ManifestKey(name, type=ValueType(type), check=_CHECKS.get(name), **given)
+
+
+#: `CONTEXT`: what a pair, the defaults and `discover` may say of how a snapshot is made; `INCLUDE`: a file of
+#: `include` that is more than a name.
+TOP, CONTEXT, _PAIR, INCLUDE, QUOTA, ACCOUNT, _DISCOVER = _sections()
+#: One pair; also the columns of a CSV file.
+PAIR = _PAIR + CONTEXT
+DISCOVER = CONTEXT + _DISCOVER
 #: A YAML file that a manifest includes.
 INCLUDED_FILE = tuple(key for key in TOP if key.name in {"version", "defaults", "pairs"})
-
-#: What a pair, the defaults and `discover` may say of how a snapshot is made.
-CONTEXT = (
-    ManifestKey(
-        "account",
-        "Which of the accounts makes the call.",
-        check=checks.name("account"),
-        examples=("main",),
-        sample=("main", "needed where there are several accounts"),
-    ),
-    ManifestKey(
-        "catalog",
-        "AWS is production, Sandbox is for tests. There is no default.",
-        check=checks.choice("catalog", lambda: CATALOGS),
-        sample=("Sandbox", "Sandbox, or AWS for production"),
-    ),
-    ManifestKey(
-        "resource_type",
-        "What kind of resource is snapshotted.",
-        check=checks.choice("resource_type", lambda: row_input()["resource_type"].choices),
-        default=DEFAULT_RESOURCE_TYPE,
-        sample=(DEFAULT_RESOURCE_TYPE, "the default"),
-    ),
-    ManifestKey(
-        "template",
-        "Which of the resource's data the snapshot holds.",
-        check=checks.shape("template", row_input, "template", f"e.g. {DEFAULT_TEMPLATE}"),
-        default=DEFAULT_TEMPLATE,
-        examples=TEMPLATES,
-        sample=(DEFAULT_TEMPLATE, "the default"),
-    ),
-)
-
-#: One pair; also the columns of a CSV file.
-PAIR = (
-    ManifestKey("engagement", "The engagement's id.", check=_ENGAGEMENT, examples=("eng-0123456789abcd",)),
-    ManifestKey("resource", "The opportunity's id.", check=_RESOURCE, examples=("O1234567",)),
-    ManifestKey(
-        "resources",
-        "Several opportunities of the engagement.",
-        ValueType.TEXTS,
-        check=_RESOURCE,
-        examples=(["O1234567", "O1234568"],),
-        item_help="The opportunity's id.",
-        item_examples=("O1234567",),
-        least=1,
-    ),
-    *CONTEXT,
-)
-
-#: A file of `include` that is more than a name.
-INCLUDE = (
-    ManifestKey("file"),
-    ManifestKey(
-        "columns",
-        "Columns with other names than the keys of a pair, by key; null: the file does not hold this key.",
-        ValueType.SECTION,
-        examples=({"engagement": "Engagement Id", "resource": "Opportunity Id"},),
-    ),
-)
-
-QUOTA = (
-    ManifestKey(
-        "per_second", "Calls a second; may be a fraction.", ValueType.RATE, examples=(1,), sample=("1", "")
-    ),
-    ManifestKey("per_minute", "Calls in any 60 seconds.", ValueType.COUNT, examples=(60,), least=1),
-    ManifestKey("per_hour", "Calls in any 60 minutes.", ValueType.COUNT, examples=(1000,), least=1),
-    ManifestKey(
-        "per_day",
-        "Calls in any 24 hours.",
-        ValueType.COUNT,
-        examples=(10000,),
-        least=1,
-        sample=("10000", "per_minute and per_hour work the same way"),
-    ),
-    ManifestKey(
-        "reserve",
-        "Calls of each window that are left to other programs.",
-        ValueType.COUNT,
-        examples=(500,),
-        sample=("500", "calls of each window that are left to other programs"),
-    ),
-)
-
-ACCOUNT = (
-    ManifestKey(
-        "profile",
-        "A profile of the AWS configuration.",
-        check=checks.like(
-            "profile",
-            r"[^\x00-\x1f\x7f]{1,256}",
-            "is not a profile name: one line of up to 256 printable characters",
-        ),
-        examples=("partner",),
-        sample=("partner", "the credentials that assume the role"),
-    ),
-    ManifestKey(
-        "region",
-        "Only us-east-1 serves the API.",
-        check=checks.like(
-            "region", r"[a-z]{2,8}(-[a-z]{2,16}){1,3}-[0-9]{1,2}", "is not a region name (e.g. us-east-1)"
-        ),
-        examples=("us-east-1",),
-    ),
-    ManifestKey(
-        "role_arn",
-        "A role to assume, with the profile's credentials if any.",
-        check=checks.like(
-            "role_arn",
-            r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\x21-\x7e]{1,512}",
-            f"is not the ARN of a role (e.g. {_ROLE_ARN})",
-        ),
-        examples=(_ROLE_ARN,),
-        sample=(_ROLE_ARN, ""),
-    ),
-    ManifestKey(
-        "external_id",
-        "What the role's trust policy asks for.",
-        check=checks.shape("external_id", role_input, "ExternalId", "as the role's trust policy names it"),
-        needs="role_arn",
-        sample=("abc-123", ""),
-    ),
-    ManifestKey(
-        "session_name",
-        "The assumed role's session, as CloudTrail shows it.",
-        check=checks.shape("session_name", role_input, "RoleSessionName", "e.g. nightly-snapshots"),
-        examples=("nightly",),
-        needs="role_arn",
-        sample=("nightly", "as CloudTrail shows it"),
-    ),
-    ManifestKey(
-        "endpoint_url",
-        "Where calls go instead of AWS.",
-        check=_ENDPOINT_URL,
-        examples=("http://127.0.0.1:8000",),
-    ),
-    ManifestKey(
-        "quota",
-        "The account's quotas: sliding windows, never exceeded. What is not declared is found out.",
-        ValueType.SECTION,
-    ),
-    ManifestKey(
-        "tags",
-        "Names to select accounts by.",
-        ValueType.TEXTS,
-        check=checks.name("tag"),
-        item_help="A name shared by several accounts.",
-        item_examples=("production",),
-        sample=("[emea, pilot]", "--accounts tag:emea selects it with all others that have this tag"),
-    ),
-)
-
-DISCOVER = (
-    *CONTEXT,
-    ManifestKey(
-        "sources",
-        "Which lists are asked. Default: all.",
-        ValueType.TEXT_OR_TEXTS,
-        check=checks.choice("source", lambda: SOURCES),
-    ),
-    ManifestKey(
-        "engagements",
-        "Only these engagements.",
-        ValueType.TEXT_OR_TEXTS,
-        check=_ENGAGEMENT,
-        item_help="An engagement's id.",
-    ),
-    ManifestKey(
-        "created_by",
-        "Only engagements that these AWS accounts have made.",
-        ValueType.TEXT_OR_TEXTS,
-        check=checks.like(
-            "created_by", r"[0-9]{12}|\w{1,12}", "does not match {pattern} (e.g. 123456789012)"
-        ),
-        item_help="An account's number.",
-        item_examples=("123456789012",),
-    ),
-    ManifestKey(
-        "context_types",
-        "Only engagements with a context of these types.",
-        ValueType.TEXT_OR_TEXTS,
-        check=checks.like(
-            "context type", r"[A-Za-z]{1,64}", "does not match {pattern} (e.g. CustomerProject)"
-        ),
-        item_help="A type.",
-        item_examples=filters.CONTEXT_TYPES,
-    ),
-    ManifestKey(
-        "stages",
-        "Only opportunities in these stages.",
-        ValueType.TEXT_OR_TEXTS,
-        check=checks.choice("stage", lambda: filters.STAGES),
-        sample=("[Committed, Launched]", "of the opportunity"),
-    ),
-    ManifestKey(
-        "changed_since",
-        "Only opportunities modified since: a time (UTC), or a span before now such as 36h.",
-        check=Check(checks.check_changed_since, lambda: {"type": "string"}),
-        examples=("36h", "2026-01-31"),
-        sample=("36h", "or 2026-01-31"),
-    ),
-)
