@@ -12,7 +12,6 @@ from batch_snapshot.cli.terminal import PROG, Reporter
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
     if arguments is None:
         arguments = sys.argv[1:]
         errors.hide_python_warnings()

@@ -30,7 +30,6 @@ _PLAIN = {
 
 
 def plain(message: str) -> str:
-    """A message of click in plain words, on one line."""
     for pattern, words in _PLAIN.items():
         message = re.sub(pattern, words, message)
     return message

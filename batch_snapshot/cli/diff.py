@@ -49,7 +49,6 @@ def diff_command(before: Path, after: Path, *, payload: bool, **given: Any) -> i
 
 
 def _diff_payloads(paths: list[Path], given: dict[str, Any]) -> int:
-    """Compare two exports; those of ledgers are completed first."""
     from batch_snapshot.export import diff, fetch, page
     from batch_snapshot.ledger import reader
 

@@ -68,7 +68,6 @@ def discover_command(output: Path | None, update: Path | None, name: str | None,
 
 
 def _filters(given: dict[str, Any]) -> "Filters":
-    """The filters of the command line, checked as those of a manifest are."""
     from batch_snapshot.manifest import filters, keys
 
     known = keys.text_checks(keys.DISCOVER)

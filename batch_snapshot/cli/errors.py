@@ -31,7 +31,6 @@ _AWS_LIBRARIES = ("aioboto3", "aiobotocore", "aiohttp", "botocore")
 
 
 def report(error: BaseException, arguments: Sequence[str], reporter: terminal.Reporter) -> int:
-    """Say why a command ended; returns its exit code."""
     error = _unwrapped(error)
     if isinstance(error, SystemExit | GeneratorExit):
         raise error
@@ -61,7 +60,6 @@ def _interrupt(error: BaseException, reporter: terminal.Reporter) -> tuple[str, 
 
 
 def _print_json(error: BaseException, kind: str, message: str, code: int) -> None:
-    """The object that `--format json` prints where a command ends with an error."""
     more: dict[str, Any] = {}
     if isinstance(error, ManifestError):
         from batch_snapshot.manifest.problems import problems_as_fields
@@ -93,7 +91,6 @@ def _described(error: BaseException, arguments: Sequence[str]) -> tuple[str, str
 
 
 def _usage(error: click.ClickException, arguments: Sequence[str]) -> str:
-    """The message of click in plain words, with a way out."""
     message = plain(error.format_message())
     command = error.ctx.command if isinstance(error, click.UsageError) and error.ctx else None
     if isinstance(error, click.NoSuchOption) and command:
@@ -161,7 +158,6 @@ def _traceback_file(words: str) -> str:
 
 
 def hide_python_warnings() -> None:
-    """Keep Python's own warnings, and errors in finalizers, off a person's screen."""
     if os.environ.get(DEBUG) or sys.warnoptions:
         return
     import warnings

@@ -50,7 +50,6 @@ _SPELLED_OUT = {
 
 
 def options_of(given: dict[str, Any]) -> Options:
-    """The options that the flags of `run` or `retry` mean."""
     from batch_snapshot.failures.retry import NO_LIMIT, FailureLimit
 
     limit = given["max_failures"]
@@ -116,7 +115,6 @@ def shareable(words: list[str]) -> list[str]:
 def carry_out(
     start: Callable[["Hooks"], Coroutine[Any, Any, "Summary"]], given: dict[str, Any], notifiers: Notifiers
 ) -> int:
-    """Carry out a run, print its summary and send the notifications; returns the exit code."""
     views: list[RunView] = []
     hooks, page = _hooks(given, notifiers, views), _live_page(given, views)
 
@@ -214,7 +212,6 @@ def _log_outcome(outcome: Outcome) -> None:
 
 
 def _confirm(plan: "Preview", *, ask: bool, show: bool, simulator: str | None) -> bool:
-    """Show the plan; on a terminal, ask before real snapshots are made."""
     from batch_snapshot.jobs import preview
 
     simulated = plan.endpoint == models.SIMULATOR
@@ -239,13 +236,13 @@ def note_simulator(settings: str | None) -> None:
 
 
 def print_summary(ended: "Summary") -> int:
-    from batch_snapshot.reporting import summary, text
+    from batch_snapshot.reporting import summary
 
     terminal.warn(ended.warnings)
     if terminal.current_reporter().log_format == "json":
-        line = f"{ended.result}: {text.states(ended.counts)}"
+        line = f"{ended.result}: {summary.states(ended.counts)}"
         terminal.log(line, event="summary", exit_code=ended.exit_code, **summary.as_json(ended))
-    return terminal.print_outcome(summary.as_json, text.as_text, ended, exit_code=ended.exit_code)
+    return terminal.print_outcome(summary.as_json, summary.as_text, ended, exit_code=ended.exit_code)
 
 
 def print_preview(plan: "Preview") -> int:

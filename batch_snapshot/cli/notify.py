@@ -28,8 +28,6 @@ SHORTEST_INTERVAL = 1.0
 
 
 class Notifiers(NamedTuple):
-    """Where notifications go, and about which command."""
-
     command: str
     #: The manifest or ledger that the command line names.
     subject: str
@@ -57,7 +55,6 @@ class Notifiers(NamedTuple):
             await self._send(replace(message, text=redacted(message.text)), view.endpoint)
 
     def run_ended(self, summary: "Summary") -> None:
-        """Send how a run ended; messages only if there was something to do."""
         from batch_snapshot.notify import notice
 
         self._notify(notice.of_summary(summary), summary.endpoint, messages=bool(summary.accounts))
@@ -124,7 +121,6 @@ def _warn(text: str | None) -> None:
 
 
 def notifiers(command: str, subject: Path, given: Mapping[str, Any]) -> Notifiers:
-    """Where the flags send notifications."""
     webhook, topic = webhook_url(given["notify_webhook"]), topic_arn(given["notify_sns"])
     file, every = metrics_file(given["metrics_file"]), given["notify_every"]
     named = given["endpoint_url"] or endpoints.environment_endpoint(os.environ)

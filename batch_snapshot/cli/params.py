@@ -63,7 +63,6 @@ def short_duration(value: str) -> float:
 
 
 def time_of_day(value: str) -> tuple[int, int]:
-    """Hour and minute of HH:MM."""
     if match := re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", value):
         return int(match[1]), int(match[2])
     raise click.BadParameter(f"{value!r} is not a time of day; write HH:MM, such as 02:17")
@@ -78,7 +77,6 @@ def address(value: str) -> tuple[str, int]:
 
 
 def rate(value: str) -> float | str:
-    """Calls a second, or auto."""
     if value == "auto":
         return value
     with suppress(ValueError):
@@ -90,7 +88,6 @@ def rate(value: str) -> float | str:
 
 
 def window(value: str) -> tuple[int, float]:
-    """Calls and seconds of a rolling window N/TIME."""
     number, slash, time = value.partition("/")
     if not (slash and re.fullmatch("0*[1-9][0-9]{0,11}", number)):
         raise click.BadParameter(f"{value!r} is not a window; write calls/time, such as 100/1m")
@@ -125,7 +122,6 @@ def changed_since(value: str) -> str:
 
 
 def words(value: str) -> tuple[str, ...]:
-    """The words of a list separated by commas."""
     return tuple(filter(None, (word.strip() for word in value.split(","))))
 
 
@@ -222,7 +218,6 @@ def complete_accounts(ctx: click.Context, _: click.Parameter, incomplete: str) -
 
 
 def complete_failures(ctx: click.Context, _: click.Parameter, incomplete: str) -> "list[CompletionItem]":
-    """Error kinds, the error codes of the ledger on the command line, and in_doubt."""
     from batch_snapshot.ledger import reader
     from batch_snapshot.models import ErrorKind, Status
 

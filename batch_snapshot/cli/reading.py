@@ -20,7 +20,6 @@ LINES_EVERY, REDRAW_EVERY = 5.0, 0.2
 
 
 def carry_out(given: dict[str, Any], work: Callable[[Options, "Environment"], Coroutine[Any, Any, T]]) -> T:
-    """Carry out work with the options that are given, and show its progress."""
     from batch_snapshot.discovery.readers import Environment
 
     note_simulator(given["simulate"] if given["progress"] != "none" else None)

@@ -76,7 +76,6 @@ def _ledger(given: Path, options: Options) -> tuple[Path, str | None]:
 
 
 def select(past: "History", *, only: str | None, everything: bool) -> "Selection":
-    """Which rows `--only` and `--all` choose."""
     from batch_snapshot.jobs import plan
 
     if only is not None and everything:

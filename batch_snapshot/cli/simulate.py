@@ -87,7 +87,6 @@ def simulate_command(host: str, port: int | None, **given: Any) -> None:
 
 
 def _fields(given: dict[str, Any]) -> dict[str, Any]:
-    """The fields of `SimulatorSettings` that these options mean."""
     from batch_snapshot import simulator
 
     own = {"changes", "faults"}

@@ -42,7 +42,7 @@ def status_command(
     With --repair a ledger with lost or damaged lines (edited by hand, or after a power cut) becomes one
     that run and retry can resume. A ledger that is whole is not changed.
     """
-    from batch_snapshot.reporting import status, summary, text
+    from batch_snapshot.reporting import status, summary
 
     if repair and watch:
         raise InputError("--repair and --watch exclude each other: repair a ledger when its run is over")
@@ -62,12 +62,11 @@ def status_command(
             terminal.log("stopped watching; the run continues")
             return interrupts.exit_code(error)
     result = watched.summary()
-    terminal.print_result(lambda: {**summary.as_json(result), **repaired}, lambda: text.as_text(result))
+    terminal.print_result(lambda: {**summary.as_json(result), **repaired}, lambda: summary.as_text(result))
     return 0
 
 
 def _repair(ledger: Path) -> dict[str, Any]:
-    """Repair the ledger; returns what was done for JSON, or prints it."""
     from batch_snapshot.ledger.repair import repair
 
     done = repair(ledger, utc_now())
@@ -90,7 +89,6 @@ def _repair(ledger: Path) -> dict[str, Any]:
 
 
 def _watch(watched: "LedgerWatch", interval: float | None) -> None:
-    """Show the progress until the run is over: in place on a terminal, else in lines."""
     from batch_snapshot.reporting.progress import line_gap
 
     drawn = terminal.current_reporter().log_format == "text" and terminal.can_draw()

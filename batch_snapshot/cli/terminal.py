@@ -134,7 +134,6 @@ def log_frame(frame: "Frame") -> None:
 
 
 def can_draw() -> bool:
-    """Whether standard error is a terminal on which a display can be redrawn in place."""
     return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
@@ -203,7 +202,6 @@ def confirm(question: str) -> bool:
 
 
 def print_result(as_json: Callable[..., dict[str, Any]], as_text: Callable[..., str], *about: Any) -> None:
-    """Print `about` as `--format` says."""
     if current_reporter().form == "json":
         print_json(as_json(*about))
     else:

@@ -21,8 +21,6 @@ TAG = "tag:"
 
 
 class Targets(NamedTuple):
-    """Which accounts a command calls for, and where."""
-
     accounts: Mapping[str, Account]
     #: By account: the quotas of this invocation.
     quotas: Mapping[str, Quota]

@@ -58,8 +58,6 @@ DEFAULT_SETTINGS = Settings()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterOptions:
-    """The Dask cluster whose workers make the calls."""
-
     #: Address of its scheduler, such as tcp://10.0.0.5:8786; None: a cluster on this machine, for this run.
     scheduler: str | None = None
     #: Worker processes of the cluster on this machine; None: one a core.
@@ -148,7 +146,6 @@ def isolate_simulated_state(options: Options, *, simulated: bool) -> Iterator[Op
 
 
 def option_warnings(options: Options) -> list[str]:
-    """What looks wrong about the options, and is done all the same."""
     if options.region in {None, REGION}:
         return []
     return [f"--region {options.region}: only {REGION} serves the API"]

@@ -104,8 +104,6 @@ def plan(ledgers: Sequence[Path], output: Path, form: str | None) -> tuple[str, 
 
 @dataclass(slots=True)
 class _Fetcher:
-    """Fetches what one ledger names."""
-
     _ledger: Path
     _run_id: str
     _file: ExportFile

@@ -13,7 +13,7 @@ from batch_snapshot.export.diff import PayloadChange, PayloadDifference, field_o
 from batch_snapshot.export.tables import private_file
 from batch_snapshot.files import resolved
 from batch_snapshot.models import Row
-from batch_snapshot.reporting import html, html_table
+from batch_snapshot.reporting import html
 
 #: Fields that are counted on the page.
 MOST_FIELDS = 500
@@ -31,20 +31,19 @@ def check(path: Path, sources: Iterable[Path]) -> None:
 
 
 def write(found: PayloadDifference, path: Path, made_at: datetime) -> None:
-    """Write the page to `path`, mode 0600."""
     page = render(found, made_at).encode("utf-8", "replace")
     with private_file(path, "--html") as file:
         file.write(page)
 
 
 def render(found: PayloadDifference, made_at: datetime) -> str:
-    widest = html_table.LONGEST_MESSAGE
+    widest = html.LONGEST_MESSAGE
     changed = [
         (change, path, shown(before, widest), shown(after, widest))
         for change in found.changes
         for path, (before, after) in change.fields.items()
-    ][: html_table.MOST_ROWS]
-    listed = changed[: html_table.PLAIN_ROWS]
+    ][: html.MOST_ROWS]
+    listed = changed[: html.PLAIN_ROWS]
     first = f"first {len(listed):,} of " if found.values_changed > len(listed) else ""
     section = html.template("payload.html").render(
         found=found,
@@ -73,7 +72,7 @@ def render(found: PayloadDifference, made_at: datetime) -> str:
 
 
 def _columns(changed: list[Changed]) -> dict[str, Any]:
-    """The changes column by column, as `html_table.columns` has rows."""
+    """The changes column by column, as the report has rows."""
     texts: dict[str, list[str]] = defaultdict(list)
     for change, path, before, after in changed:
         values = {"field": field_of(path), "path": path, "before": before, "after": after}
@@ -82,7 +81,7 @@ def _columns(changed: list[Changed]) -> dict[str, Any]:
     names = (*Row._fields, "field", "path", "before", "after")
     return {
         "rows": len(changed),
-        "texts": {name: html_table.numbered(texts[name]) for name in names},
+        "texts": {name: html.numbered(texts[name]) for name in names},
         "numbers": {
             name: [getattr(change, name) or 0 for change, *_ in changed]
             for name in ("revision_before", "revision_after")

@@ -54,7 +54,6 @@ class Command(NamedTuple):
 
 
 def parse(action: str, value: str | None, account: str | None = None) -> Command:
-    """The command in words of a command line."""
     if action not in {"pause", "resume", "drain", "rate", "concurrency"}:
         raise InputError(
             f"{action!r} is no action: give pause, resume, drain, rate CALLS-A-SECOND or concurrency CALLS"
@@ -80,8 +79,6 @@ def parse(action: str, value: str | None, account: str | None = None) -> Command
 
 @dataclass(frozen=True, slots=True)
 class Controller:
-    """Carries out commands on a run."""
-
     engine: Engine
     limits: AccountLimits
     recorder: Recorder
@@ -127,7 +124,6 @@ class Controller:
         return f"{value:g} calls/s declared for {', '.join(names)}"
 
     async def serve(self) -> None:
-        """Take commands at a socket until cancelled."""
         try:
             job = self.recorder.job
             path = paths.control_socket(paths.state_folder(job.options.state_dir, os.environ), job.path)

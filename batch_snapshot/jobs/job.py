@@ -37,8 +37,6 @@ NAMED_ROWS = 20
 
 
 class ManifestRows(NamedTuple):
-    """The rows of a run."""
-
     manifest: Manifest
     past: History
     run_id: str
@@ -75,8 +73,6 @@ class ManifestRows(NamedTuple):
 
 
 class LedgerRows(NamedTuple):
-    """The rows of a retry, out of its ledger alone."""
-
     path: Path
     past: History
     chosen: plan.Selection
@@ -136,7 +132,6 @@ class Job:
         return self.targets.endpoint
 
     def planned(self) -> Mapping[str, int]:
-        """How many rows this invocation sends, by account."""
         if self.options.limit is None:
             return self.todo
         return Counter(one.row.account for one in self.requests() if one)
@@ -156,7 +151,6 @@ class Job:
 
     @property
     def is_real(self) -> bool:
-        """Whether it may make snapshots that cannot be undone."""
         return "AWS" in self.catalogs and self.endpoint != SIMULATOR and any(self.todo.values())
 
     @property

@@ -153,8 +153,6 @@ def _other_ledgers(
 
 
 class RetriedLedger(NamedTuple):
-    """The ledger of a retry, while its locks are held."""
-
     options: Options
     path: Path
     targets: Targets

@@ -14,8 +14,6 @@ from batch_snapshot.models import CURABLE, ErrorKind, Request, Row, Status, clie
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which unfinished rows `retry` sends again."""
-
     kinds: frozenset[ErrorKind] = CURABLE
     codes: frozenset[str] = frozenset()
     in_doubt: bool = True

@@ -10,7 +10,7 @@ from batch_snapshot.engine.limits import AccountForecast, AccountLimits
 from batch_snapshot.jobs.job import Job
 from batch_snapshot.models import Account
 from batch_snapshot.ratelimit import forecast
-from batch_snapshot.reporting import summary, text
+from batch_snapshot.reporting import summary
 from batch_snapshot.text import plural
 
 BRIEF_LINES = 10
@@ -114,7 +114,7 @@ def as_text(preview: Preview) -> str:
         f"{preview.name}: {preview.rows:,} of {total} to send, {plural(preview.calls, 'call')}",
         f"  catalog   {', '.join(sorted(preview.catalogs))}" if preview.catalogs else "",
         f"  endpoint  {preview.endpoint}",
-        f"  ledger    {preview.ledger} ({text.states(preview.counts)})",
+        f"  ledger    {preview.ledger} ({summary.states(preview.counts)})",
     ]
     for name, outlook in preview.outlooks.items():
         windows = [

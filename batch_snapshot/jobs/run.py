@@ -70,7 +70,6 @@ LONGEST_DRAIN = 3600.0
 def open_callers(
     accounts: Mapping[str, Account], target: Target, options: Options, now: Callable[[], datetime]
 ) -> AbstractAsyncContextManager[Callers]:
-    """What makes the calls for the accounts, for as long as the block lasts."""
     if options.cluster is None:
         return Clients(accounts, target, now)
     try:
@@ -162,7 +161,6 @@ async def retry(
 def dry_retry(
     path: Path, selection: Selecting | None = None, options: Options | None = None, hooks: Hooks | None = None
 ) -> Preview:
-    """Show what `retry` would do; nothing is called or written."""
     options, hooks = options or Options(), hooks or Hooks()
     with lock_retried_ledger(path, options, hooks.now(), read_only=True) as locked:
         return _preview(open_retry(locked, selection), hooks)

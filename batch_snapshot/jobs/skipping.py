@@ -221,7 +221,6 @@ class SkipFilter:
 
 @contextmanager
 def prepare_skipping(recorder: Recorder, readers: Mapping[str, Reader]) -> Iterator[SkipFilter | None]:
-    """What leaves rows out, as the options ask; None: nothing does."""
     rows, options = recorder.job.rows, recorder.job.options
     if not isinstance(rows, ManifestRows) or not (options.changed_since or options.skip_active_jobs):
         yield None

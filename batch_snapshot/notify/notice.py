@@ -8,8 +8,7 @@ from batch_snapshot.errors import BatchSnapshotError
 from batch_snapshot.redaction import redacted
 from batch_snapshot.reporting import display, summary
 from batch_snapshot.reporting.display import Frame
-from batch_snapshot.reporting.summary import Summary
-from batch_snapshot.reporting.text import states
+from batch_snapshot.reporting.summary import Summary, states
 from batch_snapshot.text import encodable, escaped, truncated
 
 #: Groups of failures that the text names.
@@ -23,8 +22,6 @@ PREFIX = "batch_snapshot_"
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """How a run goes on or has ended, or why it did not begin."""
-
     #: Of the manifest; if not known, the file that was named.
     name: str
     command: str
@@ -77,7 +74,6 @@ def of_progress(frame: Frame, command: str, ledger: str) -> Notice:
 
 
 def of_error(error: BatchSnapshotError, command: str, subject: str) -> Notice:
-    """The notice of a run that failed; `subject` is its manifest or ledger."""
     text = _text(f"batch-snapshot {command} {subject}: ended with exit code {error.exit_code}: {error}")
     return Notice(subject, command, "refused", error.exit_code, text, error=str(error))
 

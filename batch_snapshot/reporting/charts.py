@@ -83,7 +83,6 @@ class Chart:
 
     @property
     def line_path(self) -> str:
-        """The line as an SVG path."""
         path, pen = "", "M"
         for at, value in enumerate(self.line):
             if value is not None:
@@ -214,7 +213,6 @@ def _time_axis(step: int, slots: Sequence[TimeSlot]) -> tuple[list[Mark], list[f
 
 
 def latency(values: Sequence[float]) -> Chart | None:
-    """How long calls took, in bins that grow; None: nothing was measured."""
     if not values:
         return None
     ordered = sorted(values)
@@ -247,7 +245,6 @@ def latency(values: Sequence[float]) -> Chart | None:
 
 
 def attempts(numbers: Counter[int]) -> Chart | None:
-    """How many tries rows took; None: no row was settled."""
     if not numbers:
         return None
     least, last = min(1, *numbers), max(2, min(MANY_TRIES, max(numbers)))

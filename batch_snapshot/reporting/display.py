@@ -46,8 +46,6 @@ def window_uses(forecast: "AccountForecast", more: int = 0) -> list[WindowUse]:
 
 
 class Waiting(NamedTuple):
-    """A spent window that an account waits for."""
-
     window: str
     seconds: float
 
@@ -63,8 +61,6 @@ class ShownFailure(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DisplayPart:
-    """One account in a frame."""
-
     name: str
     #: Of this run: rows that are settled, and all rows; None: not known.
     done: int
@@ -291,7 +287,6 @@ def _times(frame: Frame) -> Pieces:
 
 
 def _failures(frame: Frame, width: int) -> list[Pieces]:
-    """Which failures there are, the most frequent first, and the last error."""
     groups = [
         f"{number:,} {'in doubt' if group.status == 'in_doubt' else 'failed'}: {group.kind} {group.code}"
         for group, number in largest_first(frame.failures)

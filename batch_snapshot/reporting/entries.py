@@ -141,7 +141,6 @@ def write_table(entries: Iterable[ReportEntry], file: IO[str]) -> None:
 
 
 def as_json(entry: ReportEntry) -> dict[str, Any]:
-    """An entry by the names of its columns."""
     values = {name: _value(entry, name) for name in ALL_COLUMNS}
     return {name: timestamp(one) if isinstance(one, datetime) else one for name, one in values.items()}
 

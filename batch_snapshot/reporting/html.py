@@ -2,10 +2,15 @@
 
 Every value is escaped: by the template engine in the page, in base64 in its data, as text by its script.
 The page's Content-Security-Policy lets it load nothing and run no script but its own.
+
+Each different text of the table in it is kept once, in its natural order, and a row has the number of its
+text: sorting by a column sorts numbers, and a search looks at every different text once.
 """
 
 import base64
 import hashlib
+import re
+import zlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -13,13 +18,20 @@ from importlib.resources import files
 from typing import Any
 
 import jinja2
+import orjson
 from markupsafe import Markup
 
 from batch_snapshot import __version__
 from batch_snapshot.clock import utc_now
 from batch_snapshot.reporting import charts
-from batch_snapshot.reporting.html_table import packed
 from batch_snapshot.text import duration
+
+#: Rows of a page's table at most.
+MOST_ROWS = 100_000
+#: Rows that can be read without JavaScript.
+PLAIN_ROWS = 1_000
+#: Characters of a message in the table.
+LONGEST_MESSAGE = 400
 
 
 def render_table(page: str, sections: Mapping[str, str], made_at: datetime, **table: Any) -> str:
@@ -99,3 +111,22 @@ def _moment(moment: datetime) -> str:
 
 def minute(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+# -- the table -----------------------------------------------------------------------------------------
+
+
+def natural_order(text: str) -> tuple[str, str]:
+    """A sort key by which O9 comes before O10."""
+    return re.sub(r"[0-9]+", lambda digits: digits[0].zfill(20), text), text
+
+
+def packed(columns: Mapping[str, Any]) -> str:
+    """The columns as the page holds them: JSON, deflated, in base64, which is safe in a script element."""
+    return base64.b64encode(zlib.compress(orjson.dumps(columns), 6)).decode()
+
+
+def numbered(column: Sequence[str]) -> dict[str, Any]:
+    texts = sorted(set(column), key=natural_order)
+    number = {text: at for at, text in enumerate(texts)}
+    return {"of": texts, "at": [number[text] for text in column]}

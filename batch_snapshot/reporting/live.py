@@ -13,7 +13,6 @@ from batch_snapshot.ledger.records import Header
 from batch_snapshot.redaction import redacted
 from batch_snapshot.reporting import html, page, report
 from batch_snapshot.reporting.display import Frame
-from batch_snapshot.reporting.html_table import FailureMessages
 from batch_snapshot.reporting.status import LedgerWatch
 
 #: The title of a page, and its parts as HTML by name.
@@ -50,7 +49,7 @@ class LedgerView:
         groups = {}
         for group, number in summary.failures.items():
             messages = [redacted(example.message) for example in summary.examples.get(group, ())]
-            groups[group] = FailureMessages(number, messages=Counter(dict.fromkeys(messages, 0)))
+            groups[group] = report.FailureMessages(number, messages=Counter(dict.fromkeys(messages, 0)))
         accounts = {
             name: Counter({status.value: number for status, number in rows.statuses.items()})
             for name, rows in stats.accounts.items()

@@ -49,7 +49,6 @@ def resume_command(ledger: str) -> str:
 
 
 def flags_of(settings: Mapping[str, Any], *names: str) -> str:
-    """Flags made of a run line's settings, each after a blank."""
     given = {name: value for name in names if (value := settings.get(name))}
     return "".join(
         f" --{name.replace('_', '-')} {shlex.quote(_plain(value))}" for name, value in given.items()

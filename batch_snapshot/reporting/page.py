@@ -1,24 +1,27 @@
 """The report as a page: what it says before its table of rows, and that table."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from math import isinf
 from pathlib import Path
+from typing import Any
 
 from batch_snapshot.config.accounts import accounts_with_quotas
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.ledger import prune
 from batch_snapshot.ledger.diff import KIND_TEXTS, SHOWN, Difference, change_text, diff
+from batch_snapshot.ledger.history import FailureGroup
 from batch_snapshot.ledger.records import Header
+from batch_snapshot.models import ErrorKind, Row, Skip, Status
 from batch_snapshot.ratelimit.windows import DAY, windows
 from batch_snapshot.reporting import charts, html
-from batch_snapshot.reporting.html_table import PageRows, columns
+from batch_snapshot.reporting.entries import UNATTEMPTED, ReportEntry
 from batch_snapshot.reporting.next_steps import remedy
-from batch_snapshot.reporting.report import ReportData, replacing
-from batch_snapshot.reporting.summary import largest_first
-from batch_snapshot.reporting.text import advice
+from batch_snapshot.reporting.report import FailureMessages, ReportData, replacing
+from batch_snapshot.reporting.summary import advice, largest_first
+from batch_snapshot.text import truncated
 
 #: The parts of the page, in this order.
 SECTIONS = (
@@ -29,6 +32,14 @@ SECTIONS = (
 LONGEST_LEFT = 366 * 86_400.0
 #: Accounts of the table of accounts, and windows of that of windows.
 MOST_ACCOUNTS, MOST_WINDOWS = 500, 20
+#: In the order in which people want to see the rows.
+STATUSES = (
+    Status.FAILED.value,
+    Status.IN_DOUBT.value,
+    UNATTEMPTED,
+    Status.SUCCEEDED.value,
+    *(reason.value for reason in Skip),
+)
 
 
 def write(data: ReportData, file: Path, now: datetime) -> None:
@@ -175,3 +186,81 @@ def _difference(data: ReportData) -> Difference | None:
         except LedgerError as error:
             data.notes.append(f"The ledger before this one cannot be compared with it ({error}).")
     return None
+
+
+# -- its rows ------------------------------------------------------------------------------------------
+
+
+class PageRows:
+    """The rows of a page: counts of all, and as many for the table as it holds."""
+
+    def __init__(self, most: int = html.MOST_ROWS) -> None:
+        self.total = 0
+        self.groups: dict[FailureGroup, FailureMessages] = {}
+        self.accounts: dict[str, Counter[str]] = {}
+        self._most = most
+        self._kept: dict[str, list[ReportEntry]] = {status: [] for status in STATUSES}
+
+    def add(self, entry: ReportEntry) -> None:
+        self.total += 1
+        self.accounts.setdefault(entry.row.account, Counter())[entry.status] += 1
+        if entry.status in {Status.FAILED, Status.IN_DOUBT}:
+            group = FailureGroup(Status(entry.status), entry.kind or ErrorKind.UNKNOWN, entry.code)
+            self.groups.setdefault(group, FailureMessages()).add(entry)
+        if len(self._kept[entry.status]) < self._most:
+            self._kept[entry.status].append(entry)
+
+    @property
+    def kept(self) -> list[ReportEntry]:
+        return [entry for status in STATUSES for entry in self._kept[status]][: self._most]
+
+    @property
+    def plain(self) -> list[tuple[ReportEntry, str]]:
+        """Rows that did not succeed, and their errors, for readers without JavaScript."""
+        shown = [entry for status in STATUSES[:3] for entry in self._kept[status]][: html.PLAIN_ROWS]
+        return [(entry, _error(entry)) for entry in shown]
+
+
+def columns(entries: Sequence[ReportEntry]) -> dict[str, Any]:
+    since = min((entry.finished_at for entry in entries if entry.finished_at), default=None)
+    texts = {
+        **{name: [getattr(entry.row, name) for entry in entries] for name in Row._fields},
+        "error": [_error(entry) for entry in entries],
+        "request": [(entry.request_id or "") if entry.code or entry.message else "" for entry in entries],
+        "arn": [entry.arn or "" for entry in entries],
+    }
+    return {
+        "rows": len(entries),
+        "statuses": STATUSES,
+        "since": round(since.timestamp() * 1000) if since else 0,
+        "texts": {name: html.numbered(column) for name, column in texts.items()},
+        "numbers": {
+            "status": [STATUSES.index(entry.status) for entry in entries],
+            "revision": [entry.revision or 0 for entry in entries],
+            "attempts": [entry.attempts for entry in entries],
+            "throttles": [entry.throttles for entry in entries],
+            "waited": [_milliseconds(entry.started_at, _first_call(entry)) for entry in entries],
+            "called": [
+                _milliseconds(_first_call(entry) or entry.started_at, entry.finished_at) for entry in entries
+            ],
+            "finished": [_milliseconds(since, entry.finished_at) for entry in entries],
+            "looked": [int(entry.reconciled) for entry in entries],
+        },
+    }
+
+
+def _error(entry: ReportEntry) -> str:
+    reason = f" ({entry.reason})" if entry.reason else ""
+    words = f"{entry.code}: {entry.message}{reason}" if entry.code or entry.message else ""
+    return truncated(words, html.LONGEST_MESSAGE)
+
+
+def _first_call(entry: ReportEntry) -> datetime | None:
+    """When the row's first call left; None: not known, or in an earlier invocation."""
+    sent, started = entry.first_sent_at, entry.started_at
+    return sent if sent and started and sent >= started else None
+
+
+def _milliseconds(since: datetime | None, moment: datetime | None) -> int:
+    """From `since` to `moment`; -1: not known."""
+    return -1 if moment is None or since is None else max(0, round((moment - since).total_seconds() * 1000))

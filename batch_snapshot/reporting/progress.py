@@ -38,8 +38,6 @@ MEASURED_AFTER = 10.0
 
 @dataclass(slots=True)
 class RunView:
-    """A running run, as `Hooks.watch` gets it."""
-
     name: str
     stats: RunStats
     state: RunState
@@ -119,7 +117,6 @@ class RunView:
 
 
 def line_gap(elapsed: float, every: float | None = None) -> float:
-    """Seconds until the next line of a log: as given, or more the longer the run takes."""
     return every or min(LONGEST_GAP, max(SHORTEST_GAP, elapsed / 20))
 
 
@@ -131,7 +128,6 @@ async def watch(
     first: float | None = None,
     now: Callable[[], datetime] = utc_now,
 ) -> None:
-    """Show a frame of the run every so many seconds; None: as often as `line_gap` says."""
     meter = ProgressMeter(view)
     await anyio.sleep(line_gap(0, every) if first is None else first)
     while True:

@@ -21,10 +21,34 @@ from batch_snapshot.models import Row
 from batch_snapshot.reporting import entries
 from batch_snapshot.reporting.display import Frame
 from batch_snapshot.reporting.entries import UNATTEMPTED, ReportEntry, settled
-from batch_snapshot.reporting.html_table import FailureMessages
 from batch_snapshot.reporting.stats import LedgerStats
 from batch_snapshot.reporting.status import LedgerWatch
 from batch_snapshot.reporting.summary import Summary
+
+#: Different messages that a group of failures quotes, and the characters of each.
+QUOTED, QUOTED_LENGTH = 5, 600
+
+
+@dataclass(slots=True)
+class FailureMessages:
+    rows: int = 0
+    accounts: Counter[str] = field(default_factory=Counter)
+    #: The first different messages, and how many rows have each.
+    messages: Counter[str] = field(default_factory=Counter)
+    #: Rows with another message.
+    others: int = 0
+
+    def add(self, entry: ReportEntry) -> None:
+        self.rows += 1
+        self.accounts[entry.row.account] += 1
+        # Messages that differ in the row's own names alone are one.
+        text = entry.message[:QUOTED_LENGTH]
+        for name, value in (("engagement", entry.row.engagement), ("resource", entry.row.resource)):
+            text = text.replace(value, f"‹{name}›") if value else text
+        if text in self.messages or len(self.messages) < QUOTED:
+            self.messages[text] += 1
+        else:
+            self.others += 1
 
 
 @dataclass(slots=True)
@@ -93,7 +117,6 @@ def load_watched(path: Path, watch: LedgerWatch, rows_left: Mapping[str, int]) -
 
 
 def _load_manifest(data: ReportData, named: Path | None) -> Manifest | None:
-    """Load the manifest; if one that was not named cannot be read, a note says so."""
     try:
         found = _manifest_of(data.header, named)
     except ManifestError as error:
@@ -126,7 +149,6 @@ def _manifest_of(header: Header, named: Path | None) -> Manifest:
 
 
 def manifest_rows(header: Header) -> Iterator[Row]:
-    """The rows of the manifest that a ledger names."""
     return manifest.rows(_manifest_of(header, None))
 
 

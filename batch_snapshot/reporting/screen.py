@@ -22,7 +22,6 @@ class Screen:
         encoding: str = "utf-8",
         size: Callable[[], tuple[int, int]] | None = None,
     ) -> None:
-        """Take what writes to the terminal, its encoding, and its columns and lines at each time."""
         from rich.console import Console  # a run in a pipe draws nothing
 
         self._write = write

@@ -132,7 +132,6 @@ class Site:
         return application
 
     def _check(self, request: web.Request) -> None:
-        """Refuse what another site asks for, and requests without the token."""
         host = ""
         with suppress(ValueError):
             host = urlsplit(f"//{request.host}").hostname or ""

@@ -34,8 +34,6 @@ RowResult = Status | FailureGroup
 
 @dataclass(slots=True)
 class RowCounts:
-    """Rows by status, and those that failed or are in doubt by group."""
-
     statuses: Counter[Status | Skip] = field(default_factory=Counter)
     failures: Counter[FailureGroup] = field(default_factory=Counter)
 
@@ -111,12 +109,14 @@ class RunStats:
     @property
     def this_run(self) -> ThisRun:
         done = sum((account.statuses for account in self.accounts.values()), Counter[Status | Skip]())
+        todo = sum(self.todo.values())
         return ThisRun(
-            rows=sum(self.todo.values()) + self._left_out,
+            rows=todo + self._left_out,
             sent=done.total() - self._looked_up,
             looked_up=self._looked_up,
             **{status.value: done[status] for status in Status},
             left_out=self._left_out,
+            unattempted=max(0, todo - done.total()),
         )
 
     def account_summary(self, account: "AccountState") -> AccountSummary:
@@ -184,7 +184,6 @@ class LedgerStats:
         self._recent: deque[tuple[datetime, str, int]] = deque()
 
     def ordered(self, header: Header) -> dict[str, RowCounts]:
-        """The accounts in the manifest's order."""
         names = [*header.accounts, *self.accounts]
         return {name: self.accounts[name] for name in names if name in self.accounts}
 
@@ -296,7 +295,6 @@ class LedgerStats:
         return calls / seconds if seconds >= 1 else 0.0
 
     def summary(self, header: Header, ledger: str, *, running: bool, elapsed_s: float) -> Summary:
-        """The ledger summed up: its outcome is that of its last invocation, or running, or crashed."""
         end, last = self.history.end, self.invocations[-1]
         # A completed run of some accounts leaves the others to do.
         kept = () if end and end.outcome == "completed" else ("accounts",)

@@ -28,15 +28,12 @@ if TYPE_CHECKING:
 
 
 def read_status(path: Path, now: Callable[[], datetime] = utc_now) -> Summary:
-    """Sum up the ledger at `path`: its outcome is that of its last invocation, or running, or crashed."""
     watch = LedgerWatch(path, now)
     watch.refresh()
     return watch.summary()
 
 
 class LedgerWatch:
-    """A ledger that is read again and again; each `refresh` reads what is new."""
-
     def __init__(self, path: Path, now: Callable[[], datetime] = utc_now) -> None:
         self._path, self._now = path, now
         self.stats = LedgerStats()
@@ -172,7 +169,6 @@ def begun(path: Path, past: History) -> Header:
 
 
 def check_ledger(path: Path) -> int:
-    """Check that every line of the ledger at `path` follows from those before it; returns its rows."""
     return begun(path, reader.whole_history_of(path)).rows
 
 

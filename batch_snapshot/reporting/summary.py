@@ -1,12 +1,15 @@
-"""The summary of a run or ledger: counts, failures, exit code; and the same as JSON. Pure."""
+"""The summary of a run or ledger: counts, failures, exit code; the same as JSON, and as text. Pure."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Self
 
 from batch_snapshot.ledger.history import FailureGroup
-from batch_snapshot.models import AWS, CURABLE, Row, Skip, Status
+from batch_snapshot.models import AWS, CURABLE, ErrorKind, Row, Skip, Status
+from batch_snapshot.operations import SNAPSHOT, iam_action
 from batch_snapshot.reporting.next_steps import remedy, report_command, retry_command
+from batch_snapshot.text import escaped, plural, truncated
 
 
 class _States(NamedTuple):
@@ -42,7 +45,6 @@ class Counts(_States):
 
     @property
     def settled(self) -> bool:
-        """Whether every row succeeded or was left out."""
         return not (self.failed or self.in_doubt or self.unattempted)
 
     def as_dict(self) -> dict[str, int]:
@@ -62,8 +64,7 @@ def count_named(numbers: Mapping[str, int]) -> Counts:
     return Counts(**{name: numbers[name] for name in known if name in numbers})
 
 
-@dataclass(frozen=True, slots=True)
-class AccountSummary:
+class AccountSummary(NamedTuple):
     calls: int
     throttled_calls: int
     #: Calls a second at the end; None: nothing was called.
@@ -75,15 +76,12 @@ class AccountSummary:
 
     @property
     def has_failures(self) -> bool:
-        """Whether it stopped early, or rows of it did not succeed."""
         return bool(self.stopped) or any(
             number for status, number in (self.counts or {}).items() if status != Status.SUCCEEDED
         )
 
 
 class Example(NamedTuple):
-    """A row that failed or is in doubt, and the message of its error."""
-
     row: Row
     message: str
 
@@ -101,14 +99,7 @@ class ThisRun:
     failed: int
     in_doubt: int
     left_out: int
-
-    @property
-    def unattempted(self) -> int:
-        settled = self.succeeded + self.failed + self.in_doubt
-        return max(0, self.rows - settled - self.left_out)
-
-    def as_dict(self) -> dict[str, int]:
-        return {**asdict(self), "unattempted": self.unattempted}
+    unattempted: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +173,6 @@ class Summary:
 
     @property
     def learned_rate(self) -> float | None:
-        """Calls a second over all accounts; None: nothing was called."""
         rates = [account.learned_rate for account in self.accounts.values() if account.learned_rate]
         return round(sum(rates), 3) if rates else None
 
@@ -217,13 +207,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "throttled_calls": summary.throttled_calls,
         "learned_rate": summary.learned_rate,
         "accounts": {
-            name: {
-                "calls": account.calls,
-                "throttled_calls": account.throttled_calls,
-                "learned_rate": account.learned_rate,
-                "stopped": account.stopped,
-                **({} if account.counts is None else {"counts": dict(account.counts)}),
-            }
+            name: {key: one for key, one in account._asdict().items() if key != "counts" or one is not None}
             for name, account in summary.accounts.items()
         },
         "reasons": list(summary.reasons),
@@ -232,7 +216,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "warnings": list(summary.warnings),
         "next_steps": summary.next_steps,
         "report": report_command(summary.ledger),
-        "this_run": summary.this_run.as_dict() if summary.this_run else None,
+        "this_run": asdict(summary.this_run) if summary.this_run else None,
         "ledger_totals": {"rows": summary.counts.total, **summary.counts.as_dict()},
         **({"reads": dict(summary.reads)} if summary.reads else {}),
     }
@@ -244,3 +228,132 @@ def as_group(group: FailureGroup, number: int) -> dict[str, Any]:
 
 def largest_first(failures: Mapping[FailureGroup, int]) -> list[tuple[FailureGroup, int]]:
     return sorted(failures.items(), key=lambda item: (-item[1], item[0]))
+
+
+# -- for people ---------------------------------------------------------------------------------------
+
+#: What a person can do, by the kind of an error.
+ADVICE: Mapping[ErrorKind, str] = {
+    ErrorKind.TRANSIENT: "a temporary error: retry",
+    ErrorKind.CONFLICT: "another change was in progress, or the token was used with other values: retry "
+    "later",
+    ErrorKind.QUOTA: "a service quota is exceeded: retry another day, or have it raised",
+    ErrorKind.DENIED: f"fix the IAM policy ({iam_action(SNAPSHOT.name)} on the engagement, "
+    "GetOpportunity and GetAwsOpportunitySummary on the opportunity), then retry",
+    ErrorKind.NOT_FOUND: "it does not exist, or these credentials cannot see it: check ids and catalog, "
+    "then retry",
+    ErrorKind.INVALID: "the service refuses these values: fix the manifest and run it, or fix the "
+    "opportunity and retry",
+    ErrorKind.UNKNOWN: "not known to this version: read the message in the ledger, then retry",
+}
+DOUBT_ADVICE = "may have a snapshot: run or retry settles this, under the same token"
+
+#: Characters of an error's message in an example.
+LONGEST_MESSAGE = 160
+
+#: Accounts and reasons that the text names.
+SHOWN_ACCOUNTS = 20
+
+
+def advice(group: FailureGroup) -> str:
+    return DOUBT_ADVICE if group.status is Status.IN_DOUBT else ADVICE[group.kind]
+
+
+def as_text(summary: Summary) -> str:
+    lines = [f"{summary.result}: {states(summary.counts)}"]
+    if summary.this_run:
+        lines = [_this_run(summary.this_run), f"Ledger: {lines[0]}"]
+    lines += [f"  {reason}" for reason in summary.reasons[:SHOWN_ACCOUNTS]]
+    if (hidden := len(summary.reasons) - SHOWN_ACCOUNTS) > 0:
+        lines.append(f"  … and {hidden:,} more: --format json names them")
+    if summary.failures:
+        lines += ["", *_failure_lines(summary)]
+    if summary.vanished:
+        shown = ", ".join(summary.vanished_rows)
+        more = " …" if summary.vanished > len(summary.vanished_rows) else ""
+        lines += ["", f"no longer in the manifest: {plural(summary.vanished, 'row')} ({shown}{more})"]
+    lines += _account_lines(summary.accounts)
+    lines += ["", f"ledger  {summary.ledger}"]
+    lines += [f"run id  {summary.run_id}"] if summary.run_id else []
+    if summary.calls:
+        share = f"{summary.throttled_calls / summary.calls:.1%}"
+        rate = f"; pace at the end {summary.learned_rate:,.3g}/s" if summary.learned_rate else ""
+        throttled = f"{summary.throttled_calls:,} throttled ({share})"
+        lines.append(f"calls   {summary.calls:,} in {summary.elapsed_s:,.1f} s, {throttled}{rate}")
+    if summary.reads:
+        each = ", ".join(f"{name} {number:,}" for name, number in summary.reads.items())
+        lines.append(f"reads   {sum(summary.reads.values()):,}: {each}")
+    lines += [f"next    {step}" for step in summary.next_steps]
+    if summary.counts.total:
+        lines.append(f"report  {report_command(summary.ledger)}")
+    return "\n".join(lines)
+
+
+def _this_run(run: ThisRun) -> str:
+    parts = {
+        "succeeded": run.succeeded,
+        "of them found by a look-up": run.looked_up,
+        "failed": run.failed,
+        "in doubt": run.in_doubt,
+        "left out": run.left_out,
+        "not sent": run.unattempted,
+    }
+    words = [f"{run.sent:,} sent", *(f"{number:,} {name}" for name, number in parts.items() if number)]
+    return f"This command: {', '.join(words)}"
+
+
+def states(counts: Counts) -> str:
+    """The total, and the counts that are not zero, in words."""
+    parts = [
+        f"{number:,} {name.replace('_', ' ')}"
+        for name, number in counts.as_dict().items()
+        if number or name == "succeeded"
+    ]
+    return f"{plural(counts.total, 'row')}: {', '.join(parts)}"
+
+
+def _failure_lines(summary: Summary) -> list[str]:
+    by_advice: dict[tuple[str, str], list[str]] = {}
+    for group, number in largest_first(summary.failures):
+        label = f"{group.status.replace('_', ' ')}, {group.kind}" + (f", {group.code}" if group.code else "")
+        lines = by_advice.setdefault((advice(group), remedy(group, summary.ledger, summary.settings)), [])
+        lines.append(f"{number:>7,} {label}")
+        for row, message in summary.examples.get(group, ()):
+            lines.append(
+                f"        {row.engagement}/{row.resource}  {truncated(escaped(message), LONGEST_MESSAGE)}"
+            )
+    return [
+        line
+        for (words, command), lines in by_advice.items()
+        for line in (*lines, f"        {words}", f"        $ {command}")
+    ]
+
+
+def _account_lines(accounts: Mapping[str, AccountSummary]) -> list[str]:
+    if len(accounts) < 2:
+        return []
+    ordered = list(accounts.items())
+    if len(ordered) > SHOWN_ACCOUNTS:
+        ordered.sort(key=lambda item: not item[1].has_failures)
+    shown, rest = dict(ordered[:SHOWN_ACCOUNTS]), [account for _, account in ordered[SHOWN_ACCOUNTS:]]
+    width = min(24, max(map(len, shown)))
+    lines = [f"account {name:<{width}}  {_account(account)}" for name, account in shown.items()]
+    return ["", *lines, *([f"{plural(len(rest), 'more account')}: {_account(_total(rest))}"] if rest else [])]
+
+
+def _total(accounts: Sequence[AccountSummary]) -> AccountSummary:
+    calls = sum(account.calls for account in accounts)
+    throttled = sum(account.throttled_calls for account in accounts)
+    counts = sum((Counter(account.counts or {}) for account in accounts), Counter[str]())
+    return AccountSummary(calls, throttled, counts=counts)
+
+
+def _account(account: AccountSummary) -> str:
+    counts = account.counts or {}
+    parts = [f"{number:,} {status.replace('_', ' ')}" for status, number in counts.items() if number]
+    parts.append(f"{plural(account.calls, 'call')}, {account.throttled_calls:,} throttled")
+    if account.learned_rate:
+        parts.append(f"pace at the end {account.learned_rate:,.3g}/s")
+    if account.stopped:
+        parts.append("stopped early")
+    return ", ".join(parts)

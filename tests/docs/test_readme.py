@@ -11,7 +11,7 @@ import pytest
 
 from batch_snapshot import manifest, operations
 from batch_snapshot.models import ErrorKind
-from batch_snapshot.reporting.text import ADVICE
+from batch_snapshot.reporting.summary import ADVICE
 from tests import ROOT
 from tests.docs.pages import block, pages
 

@@ -190,7 +190,7 @@ def test_exit_codes_page_has_every_field_of_the_summary():
             accounts={"main": account},
             reads={"ListOpportunities": 1},
             this_run=summary.ThisRun(
-                rows=1, sent=1, looked_up=0, succeeded=1, failed=0, in_doubt=0, left_out=0
+                rows=1, sent=1, looked_up=0, succeeded=1, failed=0, in_doubt=0, left_out=0, unattempted=0
             ),
         )
     )

@@ -17,8 +17,7 @@ from batch_snapshot.errors import InputError
 from batch_snapshot.jobs import run
 from batch_snapshot.ledger import open_runs
 from batch_snapshot.reporting import report, status
-from batch_snapshot.reporting.summary import as_json
-from batch_snapshot.reporting.text import as_text
+from batch_snapshot.reporting.summary import as_json, as_text
 from batch_snapshot.simulator import serve
 from tests.support.processes import move_in, of_type, pairs, write_manifest, write_profiles
 

@@ -24,8 +24,7 @@ from batch_snapshot.jobs import run
 from batch_snapshot.ledger.diff import diff
 from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.reporting import status
-from batch_snapshot.reporting.summary import Summary
-from batch_snapshot.reporting.text import as_text
+from batch_snapshot.reporting.summary import Summary, as_text
 from batch_snapshot.simulator import Faults, Simulator, SimulatorSettings, serve
 from batch_snapshot.simulator.world import Series
 from batch_snapshot.verify import Verification

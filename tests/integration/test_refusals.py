@@ -16,9 +16,9 @@ from aiohttp import web
 import batch_snapshot
 from batch_snapshot.aws import http
 from batch_snapshot.config.options import Options, Settings
-from batch_snapshot.reporting import display, progress, text
+from batch_snapshot.reporting import display, progress
 from batch_snapshot.reporting.progress import RunView
-from batch_snapshot.reporting.summary import Summary
+from batch_snapshot.reporting.summary import Summary, as_text
 from tests.support.haste import Hasty
 from tests.support.http_server import endpoint
 from tests.support.processes import of_type, pairs, write_manifest
@@ -184,7 +184,7 @@ async def test_a_proxy_that_wants_a_password_stops_the_run_and_is_named(manifest
         monkeypatch.delenv("NO_PROXY")
         summary = await run(manifest, f"{scheme}://api.example")
     assert (summary.exit_code, summary.calls, summary.counts.unattempted) == (3, 0, len(ROWS))
-    said = text.as_text(summary)
+    said = as_text(summary)
     assert f"the proxy 127.0.0.1:{port} " in said
     assert "407" in said
     assert "put the proxy's user and password into HTTPS_PROXY" in said
@@ -198,7 +198,7 @@ async def test_a_tunnel_that_does_not_open_proves_that_nothing_left(manifest, an
         monkeypatch.delenv("NO_PROXY")
         summary = await run(manifest, "https://api.example")
     assert (summary.exit_code, summary.calls, summary.counts.unattempted) == (4, 0, len(ROWS))
-    assert "PASSWORD" not in text.as_text(summary)
+    assert "PASSWORD" not in as_text(summary)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ async def test_a_proxy_that_is_no_url_stops_the_run_and_the_variable_is_named(ma
     monkeypatch.delenv("NO_PROXY")
     summary = await run(manifest, "https://api.example")
     assert (summary.exit_code, summary.calls, summary.counts.unattempted) == (3, 0, len(ROWS))
-    said = text.as_text(summary)
+    said = as_text(summary)
     assert "InvalidProxyError: the URL of the proxy " in said
     assert "correct HTTPS_PROXY" in said
     assert not any(secret in said for secret in ("PASSWORD", "PASS/", "WORD@"))

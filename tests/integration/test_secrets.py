@@ -10,8 +10,7 @@ from aiohttp import web
 
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.jobs import run
-from batch_snapshot.reporting.summary import as_json
-from batch_snapshot.reporting.text import as_text
+from batch_snapshot.reporting.summary import as_json, as_text
 from tests.support.http_server import endpoint
 from tests.support.processes import Json, Place, move_in, of_type, pairs
 

@@ -10,7 +10,7 @@ from batch_snapshot.ledger import codec, history, reader
 from batch_snapshot.ledger.records import Record
 from batch_snapshot.models import ErrorKind, Status
 from batch_snapshot.reporting import entries
-from batch_snapshot.reporting.html_table import PageRows
+from batch_snapshot.reporting.page import PageRows
 from batch_snapshot.reporting.stats import LedgerStats, RunStats, percentile
 from batch_snapshot.reporting.summary import count
 from tests.support import rewriting

@@ -7,9 +7,16 @@ import pytest
 from batch_snapshot.ledger.history import FailureGroup
 from batch_snapshot.models import ErrorKind, Status
 from batch_snapshot.reporting import summary as report
-from batch_snapshot.reporting import text
-from batch_snapshot.reporting.summary import AccountSummary, Counts, Example, Summary, ThisRun, as_json
-from batch_snapshot.reporting.text import SHOWN_ACCOUNTS, as_text
+from batch_snapshot.reporting.summary import (
+    SHOWN_ACCOUNTS,
+    AccountSummary,
+    Counts,
+    Example,
+    Summary,
+    ThisRun,
+    as_json,
+    as_text,
+)
 from tests.support.reports import (
     AGAIN,
     BROKEN,
@@ -27,23 +34,23 @@ from tests.support.strategies import POOL
 
 
 def test_states_in_words_omit_zeros_except_successes():
-    assert text.states(Counts(1200, 0, 3, 0)) == "1,203 rows: 1,200 succeeded, 3 in doubt"
-    assert text.states(Counts()) == "0 rows: 0 succeeded"
+    assert report.states(Counts(1200, 0, 3, 0)) == "1,203 rows: 1,200 succeeded, 3 in doubt"
+    assert report.states(Counts()) == "0 rows: 0 succeeded"
 
 
 def test_summary_as_text():
-    assert text.as_text(SUMMARY).splitlines() == [
+    assert report.as_text(SUMMARY).splitlines() == [
         "stopped: 1,037 rows: 1,000 succeeded, 30 failed, 2 in doubt, 5 unattempted",
         "  account acme: 20 denials in a row",
         "",
         "     22 failed, denied, AccessDeniedException",
-        f"        {text.ADVICE[ErrorKind.DENIED]}",
+        f"        {report.ADVICE[ErrorKind.DENIED]}",
         f"        $ {AGAIN} AccessDeniedException",
         "      8 failed, transient, InternalServerException",
-        f"        {text.ADVICE[ErrorKind.TRANSIENT]}",
+        f"        {report.ADVICE[ErrorKind.TRANSIENT]}",
         f"        $ {AGAIN} InternalServerException",
         "      2 in doubt, denied, AccessDeniedException",
-        f"        {text.DOUBT_ADVICE}",
+        f"        {report.DOUBT_ADVICE}",
         f"        $ {AGAIN} in_doubt",
         "",
         "no longer in the manifest: 3 rows (eng-1/O1, eng-2/O2 …)",
@@ -61,15 +68,17 @@ def test_summary_as_text():
     ]
 
 
-THIS_RUN = ThisRun(rows=20, sent=15, looked_up=0, succeeded=3, failed=12, in_doubt=0, left_out=0)
+THIS_RUN = ThisRun(
+    rows=20, sent=15, looked_up=0, succeeded=3, failed=12, in_doubt=0, left_out=0, unattempted=5
+)
 
 
 def test_summary_begins_with_what_this_command_did():
-    lines = text.as_text(replace(SUMMARY, outcome="deferred", this_run=THIS_RUN)).splitlines()
+    lines = report.as_text(replace(SUMMARY, outcome="deferred", this_run=THIS_RUN)).splitlines()
     assert lines[0] == "This command: 15 sent, 3 succeeded, 12 failed, 5 not sent"
     assert lines[1].startswith("Ledger: deferred: 1,037 rows: 1,000 succeeded")
-    looked_up = replace(THIS_RUN, sent=13, looked_up=2, left_out=5)
-    assert text.as_text(replace(SUMMARY, this_run=looked_up)).startswith(
+    looked_up = replace(THIS_RUN, sent=13, looked_up=2, left_out=5, unattempted=0)
+    assert report.as_text(replace(SUMMARY, this_run=looked_up)).startswith(
         "This command: 13 sent, 3 succeeded, 2 of them found by a look-up, 12 failed, 5 left out\n"
     )
 
@@ -88,13 +97,13 @@ def test_summary_begins_with_what_this_command_did():
 )
 def test_only_a_run_without_rows_left_is_called_completed(outcome, counts, words):
     summary = replace(SUMMARY, outcome=outcome, counts=counts)
-    assert text.as_text(summary).startswith(f"{words}: ")
+    assert report.as_text(summary).startswith(f"{words}: ")
     assert as_json(summary)["outcome"] == outcome
 
 
 def test_failures_have_example_rows_with_their_messages():
     examples = {DENIED: [Example(POOL[0], "is\x1b not allowed"), Example(POOL[1], "x" * 500)]}
-    lines = text.as_text(replace(SUMMARY, examples=examples)).splitlines()
+    lines = report.as_text(replace(SUMMARY, examples=examples)).splitlines()
     assert lines[3:6] == [
         "     22 failed, denied, AccessDeniedException",
         "        eng-0/O0  is\\x1b not allowed",
@@ -106,26 +115,26 @@ def test_failures_have_example_rows_with_their_messages():
 
 
 def test_one_row_is_no_plural():
-    assert text.states(Counts(1)) == "1 row: 1 succeeded"
-    assert "no longer in the manifest: 1 row (" in text.as_text(replace(SUMMARY, vanished=1))
+    assert report.states(Counts(1)) == "1 row: 1 succeeded"
+    assert "no longer in the manifest: 1 row (" in report.as_text(replace(SUMMARY, vanished=1))
 
 
 def test_groups_with_the_same_advice_share_it():
     slow = FailureGroup(Status.IN_DOUBT, ErrorKind.TRANSIENT, "ReadTimeout")
-    lines = text.as_text(replace(SUMMARY, failures={DOUBT: 2, BROKEN: 1, slow: 4})).splitlines()
+    lines = report.as_text(replace(SUMMARY, failures={DOUBT: 2, BROKEN: 1, slow: 4})).splitlines()
     assert lines[3:9] == [
         "      4 in doubt, transient, ReadTimeout",
         "      2 in doubt, denied, AccessDeniedException",
-        f"        {text.DOUBT_ADVICE}",
+        f"        {report.DOUBT_ADVICE}",
         f"        $ {AGAIN} in_doubt",
         "      1 failed, transient, InternalServerException",
-        f"        {text.ADVICE[ErrorKind.TRANSIENT]}",
+        f"        {report.ADVICE[ErrorKind.TRANSIENT]}",
     ]
 
 
 def test_summary_without_calls_omits_them():
     plain = Summary(outcome="completed", exit_code=0, counts=DONE, failures={}, ledger="l.ndjson", run_id="r")
-    assert text.as_text(plain).splitlines() == [
+    assert report.as_text(plain).splitlines() == [
         "completed: 3 rows: 3 succeeded",
         "",
         "ledger  l.ndjson",
@@ -138,7 +147,7 @@ def test_summary_without_calls_omits_them():
 
 def test_few_vanished_rows_are_all_named():
     named = replace(SUMMARY, vanished=2)
-    assert "no longer in the manifest: 2 rows (eng-1/O1, eng-2/O2)" in text.as_text(named).splitlines()
+    assert "no longer in the manifest: 2 rows (eng-1/O1, eng-2/O2)" in report.as_text(named).splitlines()
 
 
 def summary(accounts):

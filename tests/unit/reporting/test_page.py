@@ -6,10 +6,11 @@ import zlib
 
 from batch_snapshot.ledger import codec
 from batch_snapshot.models import Skip
-from batch_snapshot.reporting import html_table, report
+from batch_snapshot.reporting import html, report
 from batch_snapshot.reporting import page as report_page
 from batch_snapshot.reporting.entries import ReportEntry
-from batch_snapshot.reporting.html_table import FailureMessages, PageRows
+from batch_snapshot.reporting.page import PageRows
+from batch_snapshot.reporting.report import FailureMessages
 from tests.support.ledgers import BEGAN, LedgerBuilder, row
 from tests.support.reports import NOW, A, B, C, D
 
@@ -45,7 +46,7 @@ def test_page_keeps_rows_that_did_not_succeed_first():
 
 
 def test_natural_order_sorts_numbers_in_names():
-    assert sorted(["O10", "O9", "eng-2b", "eng-10a"], key=html_table.natural_order) == [
+    assert sorted(["O10", "O9", "eng-2b", "eng-10a"], key=html.natural_order) == [
         "O9",
         "O10",
         "eng-2b",
@@ -55,15 +56,15 @@ def test_natural_order_sorts_numbers_in_names():
 
 def test_page_data_is_safe_in_a_script_element():
     assert not set("<>&\u2028\u2029") & set(
-        html_table.packed(html_table.columns([ReportEntry(A, "failed", message="</script>&")]))
+        html.packed(report_page.columns([ReportEntry(A, "failed", message="</script>&")]))
     )
 
 
 def test_error_messages_are_shortened():
-    (text,) = html_table.columns([ReportEntry(A, "failed", code="E", message="x" * 1000)])["texts"]["error"][
+    (text,) = report_page.columns([ReportEntry(A, "failed", code="E", message="x" * 1000)])["texts"]["error"][
         "of"
     ]
-    assert (len(text), text[:4], text[-1]) == (html_table.LONGEST_MESSAGE, "E: x", "…")
+    assert (len(text), text[:4], text[-1]) == (html.LONGEST_MESSAGE, "E: x", "…")
 
 
 def test_messages_that_differ_only_in_row_names_are_counted_together():
