@@ -44,8 +44,8 @@ def render_table(page: str, sections: Mapping[str, str], made_at: datetime, **ta
 def render_live(page: str, parts: Mapping[str, str], **live: Any) -> tuple[str, str]:
     """Render a page whose parts follow the `events` of that address; returns its security policy too.
 
-    Its `links` have titles. `control` is the address that takes commands to the run (empty: none), and the
-    run's `accounts` can be chosen there.
+    It is of a `ledger`, or loads itself again once the events are of one. Its `links` have titles. `control`
+    is the address that takes commands to the run (empty: none), and the run's `accounts` can be chosen there.
     """
     sections = {name: Markup(part) for name, part in parts.items()}  # noqa: S704 - made by a template
     text, policy = _render(["live.js"], utc_now(), page=page, sections=sections, table=None, **live)

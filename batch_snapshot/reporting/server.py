@@ -187,6 +187,7 @@ class Site:
         text, policy = html.render_live(
             title,
             parts,
+            ledger=ledger.name if ledger else "",
             events=self._link("/events", ledger),
             links=links,
             control=self._link("/control", ledger) if steered else "",
@@ -239,7 +240,8 @@ class Site:
             title, parts = await self._view(ledger).look(now=over)
             changed = {name: part for name, part in parts.items() if sent.get(name) != part}
             if changed:
-                data = orjson.dumps({"title": title, "parts": changed})
+                name = ledger.name if ledger else ""
+                data = orjson.dumps({"title": title, "parts": changed, "ledger": name})
                 await stream.write(b"event: parts\ndata: " + data + b"\n\n")
             else:
                 await stream.write(b":\n\n")  # so that a lost browser is noticed

@@ -4,6 +4,7 @@ import asyncio
 import re
 import signal
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from playwright.async_api import async_playwright, expect
 from batch_snapshot import cli, paths
 from batch_snapshot.ledger import locks
 from batch_snapshot.models import Status
+from batch_snapshot.reporting import server
 from tests.support import browser
 from tests.support.ledgers import LedgerBuilder, row
 from tests.support.processes import Place, of_type, pairs, until
@@ -99,17 +101,36 @@ async def test_page_of_a_run_is_live_and_survives_its_end_and_restart(tmp_path, 
 
 
 @in_browser
+async def test_page_that_was_opened_before_the_run_gets_its_links_and_accounts(tmp_path, seen):
+    begun: list[Path] = []
+    with server.Address("127.0.0.1", 0).listen() as listening:
+        async with server.serve(lambda: begun[0] if begun else None, listening, "s3cret", lambda *_: ""):
+            await seen.page.goto(server.url(listening, "s3cret"))
+            await expect(seen.page.locator("#part-header")).to_contain_text("has not begun yet")
+            assert await seen.page.get_by_role("link").count() == 0
+            accounts: dict[str, dict[str, str]] = {"main": {}, "other": {}}
+            begun.append(LedgerBuilder(2).begin(accounts=accounts).write(tmp_path / "l.ndjson"))
+            link = seen.page.get_by_role("link", name="The whole report")
+            await expect(link).to_be_visible(timeout=PATIENCE)
+            assert await seen.page.locator("#rate-account option").count() == 3
+            await link.click()
+            await expect(seen.page.locator("h1")).to_contain_text("nightly")
+
+
+@in_browser
 async def test_folder_is_a_list_whose_pages_follow_their_ledgers(tmp_path, address, seen):
     place = Place(tmp_path)
     (tmp_path / "ledgers").mkdir()
     ledger = LedgerBuilder(2, name="other").begin().result(row(1), Status.FAILED, message="<b>no</b> access")
     path = ledger.write(tmp_path / "ledgers" / "b.ndjson")
-    LedgerBuilder(1).begin().result(row(1)).end().write(tmp_path / "ledgers" / "a.ndjson")
+    failed = LedgerBuilder(1).begin().result(row(1), Status.FAILED).end()
+    failed.write(tmp_path / "ledgers" / "a.ndjson")
     async with place.started("watch", "ledgers", "--serve", address) as child:
         page = seen.page
         await answers(address)
         await page.goto(f"http://{address}/")
         await expect(page.locator("#ledgers tbody tr")).to_have_count(2)
+        await expect(page.locator("#ledgers")).to_contain_text("completed with failures")
         assert await page.evaluate(CONTRAST) == []
         await page.get_by_role("link", name="b.ndjson").click()
         await expect(page.locator("#part-failures")).to_contain_text("<b>no</b> access")

@@ -28,7 +28,9 @@
     if (focused) document.getElementById(focused)?.focus();
   };
   const show = (event) => {
-    const { title, parts } = JSON.parse(event.data);
+    const { title, parts, ledger } = JSON.parse(event.data);
+    // The page was opened before the run had begun: only now is there a report to link to.
+    if (ledger && !document.querySelector("main").dataset.ledger) location.reload();
     document.title = title;
     for (const [name, html] of Object.entries(parts)) swap(name, html);
     tell();
