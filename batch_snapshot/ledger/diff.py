@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from batch_snapshot.ledger import reader
 from batch_snapshot.ledger.row_table import row_tables
-from batch_snapshot.models import Row
+from batch_snapshot.models import SIMULATOR, Row
 from batch_snapshot.text import plural
 
 #: Rows of each kind that the text names, and that JSON holds at most.
@@ -28,8 +29,12 @@ KIND_TEXTS = {
     "newly_failing": "failed or in doubt, and did not before",
     "recovered": "failed or in doubt before, and no longer",
     "still_failing": "failed or in doubt in both",
-    "revision_jumps": "another revision than the next one: somebody else made some, or none was made",
+    "revision_jumps": "not the revision after that of the first: others made snapshots in between, or the "
+    "second ledger is not the later one",
 }
+
+#: Where the simulator's world was not kept.
+_BEGUN_ANEW = "expected, because a simulated run without --state starts anew at revision 1"
 
 
 class Change(NamedTuple):
@@ -50,6 +55,8 @@ class Difference:
     rows_after: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     changes: dict[str, list[Change]] = field(default_factory=dict)
+    #: What the kinds mean.
+    texts: Mapping[str, str] = field(default_factory=lambda: KIND_TEXTS)
 
     @property
     def exit_code(self) -> int:
@@ -60,6 +67,9 @@ def diff(before: Path, after: Path) -> Difference:
     """Compare the ledger at `before` with the one at `after`."""
     found = Difference(str(before), str(after))
     with row_tables(before=before, after=after) as db:
+        header = reader.last_header(after)
+        if header.endpoint == SIMULATOR and not header.settings.get("simulator_state"):
+            found.texts = {**KIND_TEXTS, "revision_jumps": _BEGUN_ANEW}
         count = "SELECT (SELECT count(*) FROM before), (SELECT count(*) FROM after)"
         found.rows_before, found.rows_after = db.execute(count).fetchone()
         for kind, condition in KINDS.items():
@@ -97,7 +107,7 @@ def as_text(found: Difference) -> str:
     for kind, number in found.counts.items():
         if not number:
             continue
-        lines.append(f"{number:>7,} {kind.replace('_', ' ')}: {KIND_TEXTS[kind]}")
+        lines.append(f"{number:>7,} {kind.replace('_', ' ')}: {found.texts[kind]}")
         lines += [f"        {change_text(one)}" for one in found.changes[kind][:SHOWN]]
         if number > SHOWN:
             lines.append(f"        … and {number - SHOWN:,} more: --format json names them")

@@ -11,7 +11,7 @@ from typing import Any
 from batch_snapshot.config.accounts import accounts_with_quotas
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.ledger import prune
-from batch_snapshot.ledger.diff import KIND_TEXTS, SHOWN, Difference, change_text, diff
+from batch_snapshot.ledger.diff import SHOWN, Difference, change_text, diff
 from batch_snapshot.ledger.history import FailureGroup
 from batch_snapshot.ledger.records import Header
 from batch_snapshot.models import ErrorKind, Row, Skip, Status
@@ -125,7 +125,6 @@ def sections(data: ReportData, now: datetime) -> dict[str, str]:
             "most_windows": MOST_WINDOWS,
             "changes": SHOWN,
             "change_text": change_text,
-            "kinds": KIND_TEXTS,
         }
     )
     return {name: getattr(module, f"part_{name}")() for name in SECTIONS}
