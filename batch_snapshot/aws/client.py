@@ -65,15 +65,6 @@ class _AccountClient:
     #: The service's clock less ours, by the last answer; None: there is none yet.
     skew: timedelta | None = None
 
-    @property
-    def known_skew(self) -> timedelta:
-        return self.skew or timedelta()
-
-    @property
-    def correction(self) -> timedelta:
-        """What is added to our clock to sign; nothing while the service accepts it as it is."""
-        return self.known_skew if abs(self.known_skew) > TOLERATED_SKEW else timedelta()
-
 
 class Clients:
     """Calls by account. An account's client is opened by its first call; all are closed with the block.
@@ -214,20 +205,22 @@ class Clients:
         client, credentials = await self._signing(account)
         if self._allowed is not None:
             self._allowed()
-        skew_before = client.known_skew
+        skew_before = client.skew or timedelta()
+        # Nothing is added to our clock to sign while the service accepts it as it is.
+        at = self._now() + skew_before if abs(skew_before) > TOLERATED_SKEW else None
         try:
             async with asyncio.timeout(self._target.call_timeout):
                 if fast := client.fast_calls.get(operation):
-                    answer = await fast.call(parameters, credentials, self._now() + client.correction)
+                    answer = await fast.call(parameters, credentials, at or self._now())
                 else:
-                    at = self._now() + client.correction if client.correction else None
                     with signed_by(Signer(credentials, at)):
                         answer = await getattr(client.client, xform_name(operation))(**parameters)
         except Exception as error:
             if isinstance(error, ClientError):
                 client.skew = self._skew_of(error.response, client.skew)
             failure = answers.failure(error, self._sessions.scrubber(account))
-            if error_codes.is_clock_error(failure) and abs(client.known_skew - skew_before) > TOLERATED_SKEW:
+            learned = abs((client.skew or timedelta()) - skew_before)
+            if error_codes.is_clock_error(failure) and learned > TOLERATED_SKEW:
                 # The service's time is known only now: the next try is signed by it.
                 failure = replace(failure, verdict=Verdict.RETRY, kind=ErrorKind.TRANSIENT)
             raise ApiError(self._with_advice(account, failure)) from error

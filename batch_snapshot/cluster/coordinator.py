@@ -121,7 +121,7 @@ class Coordinator(Engine):
             done.send()
 
     async def _carry(self, account: AccountState, rows: _Rows, batch: Batch) -> Batch:
-        sent = self._look_ups.clock_reading(account)
+        sent = self._calls.clock_reading(account)
         try:
             return await self._workers.carry(batch)
         except ApiError as error:

@@ -1,7 +1,8 @@
 """What every call of an account goes through: its turn, its permit, and what its answer says.
 
 Before the first write of an account it is found out whose it is, and one cheap read is made in each catalog.
-An answer may slow the pace down, pause the account, or trip its breaker.
+An answer may slow the pace down, pause the account, or trip its breaker. A look-up tells whether an earlier
+try made the snapshot.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,15 +13,25 @@ import anyio
 
 from batch_snapshot.config.options import Settings
 from batch_snapshot.engine.account import Abandoned, AccountState, StopKind
+from batch_snapshot.engine.attempts import Attempts
 from batch_snapshot.engine.limits import ConcurrencyLimit
 from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.engine.seams import Seams
 from batch_snapshot.errors import StorageError
+from batch_snapshot.failures import retry
 from batch_snapshot.failures.breakers import UNREACHABLE, Pause
-from batch_snapshot.models import ApiError, Failure, Receipt, Request, Verdict
+from batch_snapshot.models import ApiError, ErrorKind, Failure, Receipt, Request, Verdict
 from batch_snapshot.ratelimit.pacer import Pacer, Permit, Reserved, WindowFullError
 
 _NO_WAIT = nullcontext()
+
+
+class LookUpRefusedError(Exception):
+    """The snapshot cannot be looked up, so sending again might make a second one."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.code)
+        self.failure = failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +214,56 @@ class Calls:
             self._pause(account, pattern.key, breaker.reason, anyio.current_time())
         else:
             self.run.stop_account(account.name, account.stopped(StopKind.STOPPED, breaker.reason))
+
+    # -- look-ups of rows in doubt -------------------------------------------------------------------
+
+    def clock_reading(self, account: AccountState) -> retry.ClockReading:
+        """Our clock now, and the skew of the service's."""
+        return retry.ClockReading(self.seams.now(), self.seams.clock_skew(account.name))
+
+    def look_up_due(self, account: AccountState, attempts: Attempts) -> bool:
+        """Whether the service may have forgotten the token of an ambiguous try."""
+        return attempts.request.ambiguous and retry.may_be_forgotten(
+            attempts.known_since, self.clock_reading(account), self.settings.token_ttl
+        )
+
+    async def find(self, account: AccountState, attempts: Attempts) -> Receipt | None:
+        """Find the snapshot of an earlier try; None: there is none, send under the same token.
+
+        Raises:
+            ApiError: the read failed in a way that another try of the row may cure.
+            LookUpRefusedError: the look-up is not possible, and rows in doubt are not to be sent again.
+        """
+        while True:
+            # Reads may not show yet what was sent last. A clock that was set back adds nothing.
+            lag, waited = self.settings.read_lag, (self.seams.now() - attempts.last_sent_at).total_seconds()
+            with account.interruptible():
+                await anyio.sleep(min(lag, max(0.0, lag - waited)))
+            failure = await self.read(account, lambda: self.seams.look_up(attempts.request))
+            if not isinstance(failure, Failure):
+                attempts.known_since = None
+                return failure
+            if failure.unreachable:
+                continue
+            if failure.verdict is Verdict.THROTTLED:
+                if account.read_pacer.starved(self.settings.patience):
+                    raise LookUpRefusedError(failure)
+                continue
+            if failure.verdict is not Verdict.REFUSED:
+                raise ApiError(failure)
+            if not self.settings.resend_in_doubt:
+                raise LookUpRefusedError(failure)
+            attempts.known_since = None
+            return None
+
+    async def find_after(self, account: AccountState, attempts: Attempts, failure: Failure) -> Receipt | None:
+        """Find the snapshot of an earlier, ambiguous try: a conflict suggests that it landed."""
+        if not (attempts.request.ambiguous and failure.kind is ErrorKind.CONFLICT):
+            return None
+        try:
+            return await self.find(account, attempts)
+        except (ApiError, LookUpRefusedError):
+            return None
 
     # -- before the first write ----------------------------------------------------------------------
 

@@ -17,9 +17,8 @@ from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt
 from batch_snapshot.config.options import Settings
 from batch_snapshot.engine.account import Abandoned, AccountState
 from batch_snapshot.engine.attempts import Attempts
-from batch_snapshot.engine.calls import Calls
+from batch_snapshot.engine.calls import Calls, LookUpRefusedError
 from batch_snapshot.engine.limits import ConcurrencyLimit
-from batch_snapshot.engine.lookup import LookUpRefusedError, LookUps
 from batch_snapshot.engine.queue import RequestQueue
 from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.engine.seams import Seams
@@ -64,7 +63,6 @@ class Engine(RunState):
         self._concurrency = concurrency or ConcurrencyLimit(settings.concurrency)
         self._queue = RequestQueue(accounts, lambda name: accounts[name].halted)
         self._calls = Calls(self, self._concurrency, settings, seams)
-        self._look_ups = LookUps(self._calls, seams, settings)
         #: What `set_concurrency` adds workers to.
         self._served: list[tuple[AccountState, _IntendedRows, TaskGroup]] = []
         #: Pairs with a row in progress; the signal is sent when it is done.
@@ -226,13 +224,12 @@ class Engine(RunState):
     async def _try(self, account: AccountState, attempts: Attempts) -> Outcome:
         """Make one try. Throttles are waited out here, as they cost no attempt."""
         while True:
-            if self._look_ups.due(account, attempts) and (
-                found := await self._look_ups.find(account, attempts)
-            ):
+            due = self._calls.look_up_due(account, attempts)
+            if due and (found := await self._calls.find(account, attempts)):
                 return attempts.succeeded(found, self._now(), reconciled=True)
             async with self._calls.turn(account):
                 with await self._calls.permit(account, account.pacer) as permit:
-                    if self._look_ups.due(account, attempts):
+                    if self._calls.look_up_due(account, attempts):
                         continue  # the token grew too old while waiting for the permit
                     if not await self._calls.begin(account.pacer, permit):
                         continue
@@ -247,7 +244,7 @@ class Engine(RunState):
             if failure.verdict is Verdict.THROTTLED:
                 self._calls.stop_if_starved(account)
                 continue
-            if found := await self._look_ups.find_after(account, attempts, failure):
+            if found := await self._calls.find_after(account, attempts, failure):
                 return attempts.succeeded(found, self._now(), reconciled=True)
             raise ApiError(failure)
 
@@ -255,7 +252,7 @@ class Engine(RunState):
         """Make the call that was begun."""
         try:
             account.check_halted()
-            attempts.sent(self._look_ups.clock_reading(account))
+            attempts.sent(self._calls.clock_reading(account))
             permit.used()
             account.traffic.calls += 1
             receipt = await self._seams.send(attempts.request)

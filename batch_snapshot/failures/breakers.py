@@ -29,7 +29,6 @@ _IDS = re.compile(r"arn:\S+|eng-[0-9a-z]+|[\w.:/-]*\d[\w.:/-]*", re.IGNORECASE)
 #: Codes of a server that does not know the operation, or cannot parse the call.
 _WRONG_API = frozenset({"UnknownOperationException", "SerializationException", "MalformedQueryString"})
 
-
 #: The key of a pause because no call leaves this machine.
 UNREACHABLE = "unreachable"
 
@@ -39,90 +38,58 @@ class FailurePattern(NamedTuple):
 
     #: Failures with the same key count together.
     key: str
-    #: A description, which follows the count.
+    #: A description, which follows the count, and what a person can do.
     what: str
-    #: What a person can do.
-    way_out: str
     #: It concerns the way to the service or the account, never the row alone.
     general: bool = True
     #: It may pass by itself: the account pauses first, and is deferred later.
     passes: bool = False
 
 
-_NONE = FailurePattern("", "", "")
+_NONE = FailurePattern("", "")
 
-
-#: What failures of one pattern are, and what a person can do; `{code}`, `{status}` and `{form}` are those of
-#: the failure.
-_TEXTS: Mapping[str, tuple[str, str]] = {
-    "quota": (
-        "rows in a row exceeded a service quota",
-        "have the quota raised, or run the same command another day; retry takes up the refused rows",
-    ),
-    "redirect": (
-        "rows in a row were answered by a redirect (status {status}), which the service never sends",
-        (
-            "a login page or a proxy answers instead of the service; check HTTPS_PROXY, the network and "
-            "--endpoint-url"
-        ),
-    ),
-    "garbage": (
-        "rows in a row were answered by a success that names no snapshot",
-        "another server than Partner Central may answer; check HTTPS_PROXY and --endpoint-url",
-    ),
-    "server error": (
-        "rows in a row ended with a server error (status {status})",
-        "the service, or a proxy before it, is down; run the same command later",
-    ),
-    "no answer": (
-        "rows in a row got no answer that can be read",
-        "check the network, HTTPS_PROXY and --endpoint-url, then run the same command",
-    ),
-    "foreign": (
-        "answers in a row were {form} with status {status}",
-        (
-            "a proxy, a firewall or another server answers instead of Partner Central; check HTTPS_PROXY, "
-            "NO_PROXY and --endpoint-url"
-        ),
-    ),
-    "wrong API": (
-        "answers in a row were {code}",
-        "the server does not know the call; check --endpoint-url, AWS_ENDPOINT_URL and the region",
-    ),
-    ErrorKind.DENIED: (
-        "denials in a row",
-        f"allow these credentials {iam_action(SNAPSHOT.name)}, then run the same command",
-    ),
-    ErrorKind.NOT_FOUND: (
-        "rows in a row were not found ({code})",
-        "check the catalog, the account and the ids, then run the same command",
-    ),
-    ErrorKind.INVALID: (
-        "rows in a row were refused with the same message ({code})",
-        "correct the manifest, then run it",
-    ),
-    ErrorKind.CONFLICT: (
-        "rows in a row met a conflict ({code})",
-        "see whether something else makes these snapshots, then run the same command",
-    ),
-    ErrorKind.UNKNOWN: (
-        "rows in a row were refused with {code}, which this version does not know",
-        "read the message, then run the same command",
-    ),
+#: What failures of one pattern are, behind their number, and what a person can do; `{code}`, `{status}` and
+#: `{form}` are those of the failure.
+_TEXTS: Mapping[str, str] = {
+    "quota": "rows in a row exceeded a service quota: have the quota raised, or run the same command "
+    "another day; retry takes up the refused rows",
+    "redirect": "rows in a row were answered by a redirect (status {status}), which the service never "
+    "sends: a login page or a proxy answers instead of the service; check HTTPS_PROXY, the network and "
+    "--endpoint-url",
+    "garbage": "rows in a row were answered by a success that names no snapshot: another server than "
+    "Partner Central may answer; check HTTPS_PROXY and --endpoint-url",
+    "server error": "rows in a row ended with a server error (status {status}): the service, or a proxy "
+    "before it, is down; run the same command later",
+    "no answer": "rows in a row got no answer that can be read: check the network, HTTPS_PROXY and "
+    "--endpoint-url, then run the same command",
+    "foreign": "answers in a row were {form} with status {status}: a proxy, a firewall or another server "
+    "answers instead of Partner Central; check HTTPS_PROXY, NO_PROXY and --endpoint-url",
+    "wrong API": "answers in a row were {code}: the server does not know the call; check --endpoint-url, "
+    "AWS_ENDPOINT_URL and the region",
+    ErrorKind.DENIED: f"denials in a row: allow these credentials {iam_action(SNAPSHOT.name)}, then run "
+    "the same command",
+    ErrorKind.NOT_FOUND: "rows in a row were not found ({code}): check the catalog, the account and the "
+    "ids, then run the same command",
+    ErrorKind.INVALID: "rows in a row were refused with the same message ({code}): correct the manifest, "
+    "then run it",
+    ErrorKind.CONFLICT: "rows in a row met a conflict ({code}): see whether something else makes these "
+    "snapshots, then run the same command",
+    ErrorKind.UNKNOWN: "rows in a row were refused with {code}, which this version does not know: read "
+    "the message, then run the same command",
 }
 
 
 def failure_pattern(failure: Failure) -> FailurePattern:
     code, status = failure.code, failure.http_status or 0
     general = _general_pattern(failure, status)
-    what, way_out = _TEXTS.get(general or failure.kind, _TEXTS[ErrorKind.UNKNOWN])
+    what = _TEXTS.get(general or failure.kind, _TEXTS[ErrorKind.UNKNOWN])
     form = "HTML" if failure.message.lstrip().startswith("<") else "not an answer of the service"
     what = what.format(code=code, status=status, form=form)
     if general:
         key = {"foreign": f"foreign {status}", "wrong API": f"{code} {status}"}.get(general, general)
-        return FailurePattern(key, what, way_out, passes=general == "quota")
+        return FailurePattern(key, what, passes=general == "quota")
     same = _IDS.sub("#", failure.message) if failure.kind is ErrorKind.INVALID else ""
-    return FailurePattern(f"{failure.kind} {code} {status or ''} {same}", what, way_out, general=False)
+    return FailurePattern(f"{failure.kind} {code} {status or ''} {same}", what, general=False)
 
 
 def _general_pattern(failure: Failure, status: int) -> str | None:
@@ -180,8 +147,7 @@ class Breaker:
             return ""
         message = self.last.message
         shown = message if len(message) <= QUOTED else f"{message[:QUOTED]}…"
-        last = f"{self.last.code}: {shown}"
-        return f"{self.count} {self.pattern.what}: {self.pattern.way_out}; the last: {last}"
+        return f"{self.count} {self.pattern.what}; the last: {self.last.code}: {shown}"
 
 
 @dataclass(frozen=True, slots=True)

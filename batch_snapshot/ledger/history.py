@@ -135,20 +135,17 @@ class History:
                 if self.is_named(row):
                     raise DamagedError(f"names {_name(row)} a second time in one invocation")
         elif isinstance(record, Result):
-            self._check_result(record)
+            pending = self._pending.get(record.row)
+            if pending is None:
+                raise DamagedError(f"a result of {_name(record.row)}, which no intent named before")
+            if pending.client_token != record.client_token:
+                raise DamagedError(f"a result of {_name(record.row)} under another token than intended")
         elif isinstance(record, End):
             known, counts = self.expected_counts(), dict(record.counts)
             # An older ledger may leave out what is zero, or every count.
             same = not counts or Counter(counts) == Counter(known)
             if counts != known if self.settled is not None else not same:
                 raise DamagedError(f"counts {_counted(counts)}, but the lines before say {_counted(known)}")
-
-    def _check_result(self, result: Result) -> None:
-        pending = self._pending.get(result.row)
-        if pending is None:
-            raise DamagedError(f"a result of {_name(result.row)}, which no intent named before")
-        if pending.client_token != result.client_token:
-            raise DamagedError(f"a result of {_name(result.row)} under another token than intended")
 
     def is_pending(self, row: Row, token: str) -> bool:
         """Whether this invocation has named the row under the token, and there is no result yet."""

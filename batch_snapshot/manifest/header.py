@@ -65,7 +65,7 @@ def read_defaults(node: Node, accounts: Mapping[str, Account], report: Report, w
         warn(section.nodes["template"].line, warning)
     if "account" in values and (wrong := unknown_account(values["account"], accounts)):
         report(section.nodes["account"].line, wrong)
-    invalid = {name for name, value in section.nodes.items() if not is_absent(value) and name not in values}
+    invalid = {name for name in section.nodes if section.get(name) is not None and name not in values}
     return Defaults(values, frozenset(invalid))
 
 
@@ -87,7 +87,7 @@ def _account(name: str, node: Node, report: Report, warn: Report) -> Account:
         return Account(name)
     values = read_keys(settings, keys.ACCOUNT, where, report)
     for key in keys.ACCOUNT:
-        if key.needs and key.name in values and is_absent(settings.nodes.get(key.needs)):
+        if key.needs and key.name in values and settings.get(key.needs) is None:
             report(
                 settings.nodes[key.name].line,
                 f"{key.name} is used only with a {key.needs}: add one or remove {key.name}",
@@ -254,8 +254,3 @@ def kind_of(node: Node) -> str:
     if isinstance(node, Scalar):
         return "nothing" if node.absent else f"the text {quoted(node.text)}"
     return "a list" if isinstance(node, Items) else "a mapping"
-
-
-def is_absent(node: Node | None) -> bool:
-    """Whether there is no value, so that none is invalid."""
-    return node is None or (isinstance(node, Scalar) and node.absent)

@@ -76,7 +76,7 @@ class Expander:
 
     def _resources(self, entry: Fields) -> list[tuple[str, int]]:
         """The resources, each with its line."""
-        one, many = _value(entry, "resource"), _value(entry, "resources")
+        one, many = entry.get("resource"), entry.get("resources")
         nodes = many.nodes if isinstance(many, Items) else []
         missing = "resource is empty: name one, e.g. O1234567"
         if one is not None and many is not None:
@@ -109,7 +109,7 @@ class Expander:
     def _context(self, entry: Fields, rows: int) -> Context | None:
         own: dict[str, str] = {}
         for key in filter(_CONTEXT.__contains__, entry.nodes):
-            node = _value(entry, key)
+            node = entry.get(key)
             if node is None:
                 continue
             # An invalid one is not missing
@@ -150,8 +150,3 @@ class Expander:
             self._counts[key] = ProblemCount(text)
             self._report(line, self._counts[key])
         self._counts[key].rows += max(rows, 1)
-
-
-def _value(entry: Fields, key: str) -> Node | None:
-    node = entry.nodes.get(key)
-    return None if type(node) is Scalar and node.plain and node.absent else node

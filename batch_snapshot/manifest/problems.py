@@ -38,12 +38,11 @@ def ignore(_line: int, _text: object) -> None:
     """A `Report` that reports nothing."""
 
 
+@dataclass(eq=False)
 class UnreadableError(Exception):
-    def __init__(self, line: int, text: str) -> None:
-        """Take the 1-based line (0 for the file as a whole) and the problem."""
-        super().__init__(text)
-        self.line = line
-        self.text = text
+    #: From 1; 0: the file as a whole.
+    line: int
+    text: str
 
 
 @dataclass(slots=True)

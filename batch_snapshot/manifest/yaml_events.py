@@ -59,6 +59,11 @@ class Fields(NamedTuple):
     #: Lines of its keys, where they can differ from that of the mapping.
     lines: Mapping[str, int] = MappingProxyType({})
 
+    def get(self, key: str) -> "Node | None":
+        """What stands under a key; None: there is no value, so that none is invalid."""
+        node = self.nodes.get(key)
+        return None if type(node) is Scalar and node.absent else node
+
     def line_of(self, key: str) -> int:
         return self.lines.get(key, self.line)
 
