@@ -119,9 +119,9 @@ def sections(data: ReportData, now: datetime) -> dict[str, str]:
             "a_day": a_day,
             "most_in_a_day": {name: charts.most_in_a_day(each) for name, each in stats.hours.items()},
             "windows": _windows(data, now),
-            # Seconds until a run ends, and when that is.
+            # Seconds until a run ends, and when that is: in minutes, rounded up as on terminals.
             "left": left,
-            "ends": None if left is None else now + timedelta(seconds=left),
+            "ends": None if left is None else now + timedelta(seconds=left + 59),
             "most_windows": MOST_WINDOWS,
             "changes": SHOWN,
             "change_text": change_text,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from math import inf
+from math import inf, log
 from pathlib import Path
 
 import anyio
@@ -30,8 +30,8 @@ SHORTEST_GAP, LONGEST_GAP = 5.0, 60.0
 SHOWN_FAILURES = 10
 #: Seconds over which the present rate is measured.
 RECENT = 10.0
-#: Seconds for which a forecast of the end holds.
-FORECAST_EVERY = 10.0
+#: Seconds for which a forecast of the end holds, if no rate changes by about this factor meanwhile.
+FORECAST_EVERY, FORECAST_WITHIN = 10.0, 1.2
 #: Seconds of calls after which the rate of the rows that were settled counts.
 MEASURED_AFTER = 10.0
 
@@ -50,8 +50,10 @@ class RunView:
     planned: Mapping[str, int] | None = None
     #: The last forecast: when it was made, and the seconds from then to the end.
     _forecast: tuple[float, float] | None = None
-    #: The declared rates that it was made with; None: there is none yet.
-    _declared: tuple[float | None, ...] | None = None
+    #: The rates that it was made with: those declared, and the steps on a scale of those known.
+    _rates: list[tuple[float | None, float | None]] = field(default_factory=list)
+    #: By account the declared rate, and the seconds and settled rows before it was declared.
+    _declared: dict[str, tuple[float | None, float, int]] = field(default_factory=dict)
     #: The last forecast of each account, and how many calls it had made then.
     _forecasts: dict[str, tuple[AccountForecast, int]] = field(default_factory=dict)
 
@@ -75,10 +77,11 @@ class RunView:
         """Seconds until the end, waits for quota windows included; None: too early to say."""
         if self.elapsed <= 0:
             return None
-        rates = tuple(account.pacer.pace.declared for account in self.accounts.values())
-        changed = self._declared not in {None, rates}
+        paces = [account.pacer.pace for account in self.accounts.values()]
+        rates = [(one.declared, one.known and round(log(one.known, FORECAST_WITHIN))) for one in paces]
+        changed = self._rates not in ([], rates)
         if self._forecast is None or changed or self.elapsed - self._forecast[0] >= FORECAST_EVERY:
-            self._forecast, self._declared = None, rates
+            self._forecast, self._rates = None, rates
             # A display never ends a run: if the log of calls cannot be read, the next permit reports it.
             with suppress(StorageError):
                 ends = [self._ends_in(account) for account in self.accounts.values()]
@@ -103,7 +106,11 @@ class RunView:
         rows, settled = self.rows_left(name), self.stats.settled[name]
         if rows <= 0 or account.stop is not None:
             return 0.0
-        seconds = self.elapsed - pacer.waited
+        declared, seconds = pacer.pace.declared, self.elapsed - pacer.waited
+        began = self._declared.setdefault(name, (declared, 0.0, 0))
+        if began[0] != declared:  # the average of the time before says nothing now
+            began = self._declared[name] = (declared, seconds, settled)
+        seconds, settled = seconds - began[1], settled - began[2]
         # Where a window is spent, the windows decide more than the rate, so a rough one will do.
         enough = 0.0 if pacer.waiting else MEASURED_AFTER
         measured = settled / seconds if seconds > 0 and seconds >= enough else None

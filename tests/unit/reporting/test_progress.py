@@ -190,6 +190,27 @@ def test_time_left_follows_another_declared_rate_at_once():
     assert found == pytest.approx([90, 450], rel=0.05)
 
 
+def test_time_left_follows_the_rate_that_is_measured_under_a_declared_one_that_is_too_high():
+    async def main() -> list[float | None]:
+        running = states_of("main", start=pace.declared(10))
+        seen = view({"main": 100}, {"main": 1000}, running)
+        await anyio.sleep(10)
+        seconds_left = [seen.left]
+        pacer = running["main"].pacer
+        # Then the run's average says nothing; the service allows 30 a second, which its throttles show.
+        pacer.change(lambda now: pace.redeclared(now, 100, anyio.current_time()))
+        seconds_left.append(seen.left)
+        pacer.change(lambda now: now._replace(known=30.0))
+        seconds_left.append(seen.left)
+        await anyio.sleep(10)
+        seen.stats.settled["main"] += 250
+        seconds_left.append(seen.left)
+        return seconds_left
+
+    found = in_virtual_time(main)
+    assert found == pytest.approx([90, 9, 30, 26], rel=0.05)
+
+
 def test_unreadable_call_log_does_not_end_the_display(path):
     async def main() -> str:
         usage = CallLog(path.with_suffix(".sqlite"), clock=lambda: 1e6)
