@@ -81,13 +81,13 @@ def page_option(*flags: str, page: Callable[[click.Context], str], about: str) -
     return click.Option(flags, is_flag=True, is_eager=True, expose_value=False, callback=show, help=about)
 
 
-def _everything(ctx: click.Context) -> str:
+def _help(ctx: click.Context, *, everything: bool = True) -> str:
     from batch_snapshot.cli import help_page
 
-    return help_page.everything(ctx.command, ctx)
+    return help_page.page(ctx.command, ctx, everything=everything)
 
 
-HELP_ALL = page_option("--help-all", page=_everything, about="Show every option.")
+HELP_ALL = page_option("--help-all", page=_help, about="Show every option.")
 
 
 class SectionedCommand(click.Command):
@@ -125,9 +125,7 @@ class SectionedCommand(click.Command):
         return super().invoke(ctx)
 
     def get_help(self, ctx: click.Context) -> str:
-        from batch_snapshot.cli import help_page
-
-        return help_page.of_command(self, ctx, everything=False)
+        return _help(ctx, everything=False)
 
 
 class SectionedGroup(click.Group):
@@ -160,6 +158,4 @@ class SectionedGroup(click.Group):
         return list(self.commands)
 
     def get_help(self, ctx: click.Context) -> str:
-        from batch_snapshot.cli import help_page
-
-        return help_page.of_group(self, ctx)
+        return _help(ctx, everything=False)

@@ -7,7 +7,7 @@ import click
 from click.core import ParameterSource
 
 from batch_snapshot import files
-from batch_snapshot.cli import options, params, reading, terminal
+from batch_snapshot.cli import invocation, options, params, terminal
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 
@@ -63,7 +63,7 @@ def _diff_payloads(paths: list[Path], given: dict[str, Any]) -> int:
     if ledgers:
         note = ": what was fetched is kept, and the same command continues"
         terminal.current_reporter().interrupt_note = note
-        done = reading.carry_out(
+        done = invocation.read(
             given, lambda *around: fetch.export([*ledgers], folder, *around, form="ndjson", fields=fields)
         )
     before, after = (ledgers.get(path, path) for path in paths)

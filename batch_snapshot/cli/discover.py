@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batch_snapshot.cli import options, reading, terminal
+from batch_snapshot.cli import invocation, options, terminal
 from batch_snapshot.errors import InputError
 from batch_snapshot.operations import SNAPSHOT, SOURCES
 
@@ -59,7 +59,7 @@ def discover_command(output: Path | None, update: Path | None, name: str | None,
     make = partial(
         discover if output else update_manifest, output or update or Path(), _filters(given), **more
     )
-    found = reading.carry_out(given, make)
+    found = invocation.read(given, make)
     terminal.warn(found.warnings)
     if found.counts.pairs and output and output.suffix != ".yaml":
         terminal.log(f"to use them in a manifest, write: include: [{output.name}]")

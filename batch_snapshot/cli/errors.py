@@ -135,26 +135,21 @@ def _unforeseen(error: BaseException, arguments: Sequence[str]) -> tuple[str, st
     """One line that asks for a report; the traceback goes to a file that the line names."""
     words = redacted("".join(traceback.format_exception(error)))
     what = text.line(redacted(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__))
+    where = f"its traceback, which {DEBUG}=1 shows"
     if os.environ.get(DEBUG) or "-vv" in arguments:
         where = f"its traceback:\n{words}"
     else:
-        where = _traceback_file(words)
+        with suppress(OSError, MemoryError):
+            # mkstemp makes it readable by its owner alone.
+            number, name = tempfile.mkstemp(prefix="batch-snapshot-traceback-", suffix=".txt")
+            with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(words)
+            where = f"the traceback in {name}"
     command = next((word for word in arguments if not word.startswith("-")), "")
     called = command in CALLING
     resume = "; what was sent is in the ledger, and the same command resumes it" if called else ""
     message = f"an error that should not happen ({what}){resume}: please report it with {where}"
     return "internal", message, 3 if called else 2
-
-
-def _traceback_file(words: str) -> str:
-    try:
-        # mkstemp makes it readable by its owner alone.
-        number, name = tempfile.mkstemp(prefix="batch-snapshot-traceback-", suffix=".txt")
-        with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(words)
-    except (OSError, MemoryError):
-        return f"its traceback, which {DEBUG}=1 shows"
-    return f"the traceback in {name}"
 
 
 def hide_python_warnings() -> None:

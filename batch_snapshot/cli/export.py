@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from batch_snapshot.cli import options, params, reading, terminal
+from batch_snapshot.cli import invocation, options, params, terminal
 
 
 @options.command(
@@ -34,7 +34,7 @@ def export_command(ledgers: tuple[Path, ...], output: Path, kind: str | None, **
     from batch_snapshot.export import fetch
 
     fields = given["fields"]
-    done = reading.carry_out(
+    done = invocation.read(
         given, lambda *around: fetch.export(ledgers, output, *around, form=kind, fields=fields)
     )
     return terminal.print_outcome(fetch.as_json, fetch.as_text, done, exit_code=done.exit_code)

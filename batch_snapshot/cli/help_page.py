@@ -37,16 +37,26 @@ class _Page(HelpFormatter):
         return super().getvalue().replace(_HYPHEN, "-")
 
 
-def of_command(command: SectionedCommand, ctx: click.Context, *, everything: bool) -> str:
+def page(command: click.Command, ctx: click.Context, *, everything: bool) -> str:
+    """The page of a command, or of the group: with `everything` the pages of all commands follow."""
+    if isinstance(command, SectionedCommand):
+        return _of_command(command, ctx, everything=everything)
+    assert isinstance(command, SectionedGroup)  # noqa: S101 - there are no others
+    pages = [_of_group(command, ctx)]
+    for name, one in command.commands.items() if everything else ():
+        with click.Context(one, info_name=name, parent=ctx) as inner:
+            pages.append(page(one, inner, everything=True))
+    return "\n\n\n".join(pages)
+
+
+def _of_command(command: SectionedCommand, ctx: click.Context, *, everything: bool) -> str:
     options = [one for one in command.options if not one.hidden]
     everything = everything or len(options) <= FEW
     shown = [one for one in options if everything or one.section == SECTIONS[0]]
     page = _begin(command, ctx)
-    sections: dict[str, list[click.Option]] = {
-        title: [one for one in shown if one.section == title]
-        for title in SECTIONS
-        if any(one.section == title for one in shown)
-    }
+    sections: dict[str, list[click.Option]] = {}
+    for one in sorted(shown, key=lambda one: SECTIONS.index(one.section)):
+        sections.setdefault(one.section, []).append(one)
     helps = [one for one in (HELP_ALL, command.get_help_option(ctx)) if one]
     if len(shown) == len(options):
         helps.remove(HELP_ALL)
@@ -66,7 +76,7 @@ def of_command(command: SectionedCommand, ctx: click.Context, *, everything: boo
     return page.getvalue().rstrip("\n")
 
 
-def of_group(group: SectionedGroup, ctx: click.Context) -> str:
+def _of_group(group: SectionedGroup, ctx: click.Context) -> str:
     page = _begin(group, ctx)
     sections = [
         HelpSection(title, [(name, group.commands[name].get_short_help_str(80)) for name in names])
@@ -76,18 +86,6 @@ def of_group(group: SectionedGroup, ctx: click.Context) -> str:
     _write_lines(page, "Without an AWS account", group.examples)
     page.write_section(HelpSection("Exit codes", list(group.exit_codes.items())))
     return page.getvalue().rstrip("\n")
-
-
-def everything(command: click.Command, ctx: click.Context) -> str:
-    """The page with every option; of the group, with the page of every command behind it."""
-    if isinstance(command, SectionedGroup):
-        pages = [of_group(command, ctx)]
-        for name, one in command.commands.items():
-            with click.Context(one, info_name=name, parent=ctx) as inner:
-                pages.append(everything(one, inner))
-        return "\n\n\n".join(pages)
-    assert isinstance(command, SectionedCommand)  # noqa: S101 - there are no others
-    return of_command(command, ctx, everything=True)
 
 
 def _begin(command: click.Command, ctx: click.Context) -> _Page:

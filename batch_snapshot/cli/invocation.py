@@ -1,14 +1,16 @@
-"""What `run` and `retry` share: options and hooks from flags, and how the result is written."""
+"""What commands share that call the service: options and hooks from flags, progress, and the result."""
 
 import re
 import shlex
+import shutil
 import sys
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, nullcontext
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import fields, replace
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -22,31 +24,24 @@ from batch_snapshot.errors import SAME_COMMAND, BatchSnapshotError, InputError
 from batch_snapshot.models import Outcome
 
 if TYPE_CHECKING:
+    from batch_snapshot.discovery.readers import Environment
     from batch_snapshot.jobs.preview import Preview
     from batch_snapshot.jobs.run import Hooks
     from batch_snapshot.reporting.progress import RunView
     from batch_snapshot.reporting.summary import Summary
 
+T = TypeVar("T")
+
 #: After "interrupted (SIGINT)": before the first row, and after the last.
 NOTHING_SENT = ": nothing was sent; the same command starts again"
 OVER = ": the run itself was over; `batch-snapshot status` on its ledger shows the result"
-
 
 #: Flags that a command to run next leaves out, with their values.
 _LEFT_OUT = ("--notify-webhook", "--limit")
 
 #: Options that say what is run, where to and into which ledger. A command to run next names them even if they
 #: come from the environment: where it is typed, those variables may not be set.
-_SPELLED_OUT = {
-    "ledger",
-    "name",
-    "catalog",
-    "simulate",
-    "endpoint_url",
-    "simulator_state",
-    "profile",
-    "region",
-}
+_SPELLED = {"ledger", "name", "catalog", "simulate", "endpoint_url", "simulator_state", "profile", "region"}
 
 
 def options_of(given: dict[str, Any]) -> Options:
@@ -82,14 +77,14 @@ def _command_line() -> str:
 
 
 def _from_environment() -> list[str]:
-    """Flags for the values of `_SPELLED_OUT` that environment variables hold."""
+    """Flags for the values of `_SPELLED` that environment variables hold."""
     context = click.get_current_context(silent=True)
     if context is None or not isinstance(context.command, SectionedCommand):
         return []
     values = {
         one.opts[0]: one.resolve_envvar_value(context)
         for one in context.command.options
-        if one.name in _SPELLED_OUT
+        if one.name in _SPELLED
         and context.get_parameter_source(one.name) is ParameterSource.ENVIRONMENT
         and context.params[one.name] is not None
     }
@@ -250,3 +245,43 @@ def print_preview(plan: "Preview") -> int:
 
     terminal.print_result(preview.as_json, preview.as_text, plan)
     return 0
+
+
+# -- commands that only read from the service -----------------------------------------------------------
+
+#: Seconds between two lines in a log, and between two frames on a terminal.
+LINES_EVERY, REDRAW_EVERY = 5.0, 0.2
+
+
+def read(given: dict[str, Any], work: Callable[[Options, "Environment"], Coroutine[Any, Any, T]]) -> T:
+    from batch_snapshot.discovery.readers import Environment
+
+    note_simulator(given["simulate"] if given["progress"] != "none" else None)
+    with _progress(given["progress"]) as show:
+        environment = Environment(on_progress=show, warn=lambda text: terminal.warn([text]))
+        return terminal.run(work(options.options_of(given), environment))
+
+
+@contextmanager
+def _progress(kind: str) -> Iterator[Callable[[str], None]]:
+    """Shows texts on standard error: as a line every few seconds, or as one that is redrawn in place."""
+    as_bar = kind == "bar" or (kind == "auto" and terminal.can_draw())
+    every = REDRAW_EVERY if as_bar else LINES_EVERY
+    width = shutil.get_terminal_size().columns - 1
+    last, drawn = time.monotonic(), False
+
+    def show(text: str) -> None:
+        nonlocal last, drawn
+        if kind == "none" or time.monotonic() - last < every:
+            return
+        last, drawn = time.monotonic(), as_bar
+        if as_bar:
+            terminal.write("\r" + terminal.shown(text)[:width].ljust(width))
+        else:
+            terminal.log(text)
+
+    try:
+        yield show
+    finally:
+        if drawn:
+            terminal.write("\r" + " " * width + "\r")

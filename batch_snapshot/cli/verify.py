@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from batch_snapshot.cli import options, reading, terminal
+from batch_snapshot.cli import invocation, options, terminal
 
 
 @options.command("""
@@ -23,6 +23,6 @@ def verify_command(ledger: Path, sample: int | None, **given: Any) -> int:
     """
     from batch_snapshot import verify
 
-    found = reading.carry_out(given, lambda chosen, around: verify.verify(ledger, chosen, around, sample))
+    found = invocation.read(given, lambda chosen, around: verify.verify(ledger, chosen, around, sample))
     terminal.warn(found.warnings)
     return terminal.print_outcome(verify.as_json, verify.as_text, found, exit_code=found.exit_code)

@@ -156,8 +156,9 @@ _RECORDED = (
     *("concurrency", "rate", "daily_quota", "wait"),
     *("max_attempts", "token_ttl", "resend_in_doubt", "max_duration"),
 )
-#: Settings that a retry takes over from the run where its own options name none.
-_INHERITED = ("rate", "daily_quota", "state_dir", "profile", "region", "name", "catalog", "simulate")
+#: Settings that a retry takes over from the run where its own options name none, and that the commands which
+#: continue from a ledger repeat: who signs, and under which quotas.
+KEPT = ("name", "catalog", "profile", "region", "rate", "daily_quota", "state_dir")
 
 
 def recorded_settings(options: Options, before: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
@@ -171,7 +172,7 @@ def recorded_settings(options: Options, before: Mapping[str, Any] = MappingProxy
         "engine": "dask" if cluster else None,
         "scheduler": cluster.scheduler if cluster else None,
     }
-    inherited = {key: before[key] for key in _INHERITED if settings.get(key) is None and key in before}
+    kept = {key: before[key] for key in (*KEPT, "simulate") if key in before and settings.get(key) is None}
     if_given = {
         "lease_s": cluster.budget if cluster else None,
         "drain_s": engine.drain_timeout if cluster else None,
@@ -185,7 +186,11 @@ def recorded_settings(options: Options, before: Mapping[str, Any] = MappingProxy
         # Until a row is sent, the choice holds for later runs of this ledger too.
         "new_ledger": options.new_ledger,
     }
-    return {**settings, **inherited, **{name: value for name, value in if_given.items() if value}}
+    return {
+        **settings,
+        **kept,
+        **{name: value for name, value in if_given.items() if value},
+    }
 
 
 def with_recorded_quotas(path: Path, options: Options, settings: Mapping[str, Any]) -> Options:

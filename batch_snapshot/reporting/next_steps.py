@@ -5,21 +5,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from batch_snapshot.config.options import KEPT
 from batch_snapshot.ledger.history import FailureGroup
 from batch_snapshot.models import AWS, SIMULATOR, Status
-
-#: Settings of a run line that `run` is given again: who signs, and under which quotas.
-_KEPT_FLAGS = (
-    "name",
-    "catalog",
-    "profile",
-    "region",
-    "rate",
-    "daily_quota",
-    "state_dir",
-    "engine",
-    "scheduler",
-)
 
 
 def remedy(group: FailureGroup, ledger: str, settings: Mapping[str, Any] = MappingProxyType({})) -> str:
@@ -67,7 +55,7 @@ def run_command(
     """The command line that runs the manifest at `path` into a ledger again."""
     given = {AWS: "", SIMULATOR: _simulator(settings)}
     where = given.get(endpoint, f" --endpoint-url {shlex.quote(endpoint)}")
-    kept = flags_of(settings, *_KEPT_FLAGS, *names)
+    kept = flags_of(settings, *KEPT, "engine", "scheduler", *names)
     return f"batch-snapshot run {_argument(path)} --ledger {shlex.quote(ledger)}{where}{kept}"
 
 
