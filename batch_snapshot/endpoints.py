@@ -33,11 +33,7 @@ def has_credentials(text: str) -> bool:
 
 
 def check_endpoint(url: str, source: str) -> str:
-    """Check an endpoint's URL that `source`, a flag or a variable, names.
-
-    Raises:
-        InputError: it is not a URL, or has credentials.
-    """
+    """An endpoint's URL that `source`, a flag or a variable, names; `InputError` if it cannot be one."""
     if has_credentials(url):
         raise InputError(f"{source}: leave credentials out of the URL; name a --profile")
     if not is_url(url):

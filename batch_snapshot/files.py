@@ -73,11 +73,9 @@ DISK: ContextVar[Disk] = ContextVar("DISK", default=Disk())  # noqa: B039 - it h
 
 
 def open_regular(path: Path, buffering: int = -1) -> IO[bytes]:
-    """Open a regular file for reading, without blocking.
+    """Open a regular file for reading, without blocking; anything else is a `NotAFileError`.
 
-    Raises:
-        NotAFileError: it is a pipe, a socket, a device or a folder.
-        OSError: it cannot be opened, or the name is impossible.
+    Every other failure is an OSError, an impossible name too.
     """
     return os.fdopen(open_descriptor(path, os.O_RDONLY), "rb", buffering)
 
@@ -117,11 +115,7 @@ def is_file(path: Path) -> bool:
 
 
 def exists(path: Path) -> bool:
-    """Whether anything exists at `path`.
-
-    Raises:
-        InputError: it cannot be determined.
-    """
+    """Whether anything exists at `path`; `InputError` if that cannot be determined."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -148,7 +142,6 @@ def is_on_block_device(path: Path) -> bool:
 
 
 def unreachable(path: Path, error: OSError | ValueError) -> InputError:
-    """The error for a path that cannot be looked at."""
     why = getattr(error, "strerror", None) or error
     return InputError(
         f"{shortened(str(path))}: cannot be reached ({why}); name a path in a folder that you may enter"
@@ -251,10 +244,7 @@ def sync_folder(path: Path) -> None:
 def user_path(text: str, flag: str) -> str:
     """A path or a pattern as a user typed it, with `~` replaced by the home folder.
 
-    `flag` is the flag or variable that names it, for the message.
-
-    Raises:
-        InputError: it cannot be a file; the message says what to write instead.
+    What cannot be a file is an `InputError` about `flag`, the flag or variable that names it.
     """
     shown = shortened(escaped(text))
     if not text.strip():

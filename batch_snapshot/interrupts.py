@@ -98,10 +98,7 @@ def run(work: Coroutine[Any, Any, T], **backend_options: Any) -> T:
     """Run `work` in an event loop of its own, and return what it returns.
 
     A signal cancels `work` where it waits, so that it can clean up. Where it computes instead, such as while
-    it reads a manifest of a million rows, the signal is raised there.
-
-    Raises:
-        Interrupted: a signal ended the work.
+    it reads a manifest of a million rows, the signal is raised there. Either way it ends as `Interrupted`.
     """
     import asyncio  # signals are handled before this is imported
 

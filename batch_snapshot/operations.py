@@ -23,8 +23,6 @@ NOT_FOUND = "ResourceNotFoundException"
 
 
 class ListRead(NamedTuple):
-    """How a list is read page by page."""
-
     name: str
     #: The member of an answer that holds the items.
     items: str
@@ -34,8 +32,6 @@ class ListRead(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CreateOperation:
-    """An operation that makes something of a row."""
-
     name: str
     #: Rows of these types are sent by it.
     resource_types: tuple[str, ...]
@@ -62,11 +58,9 @@ class CreateOperation:
     token: str = "ClientToken"  # noqa: S105 - a parameter's name
 
     def read_parameters(self, row: Row) -> dict[str, Any]:
-        """The parameters that name a row."""
         return {parameter: getattr(row, field) for field, parameter in self.parameters.items()}
 
     def create_parameters(self, request: Request) -> dict[str, Any]:
-        """The parameters of the call that carries a request out."""
         return {self.token: request.client_token, **self.read_parameters(request.row)}
 
 

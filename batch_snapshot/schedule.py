@@ -41,8 +41,6 @@ class File(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightlyJob:
-    """The settings of a nightly job."""
-
     #: Of the manifest.
     name: str
     #: Absolute paths on this machine: the manifest, the program, the folder for ledgers and state.

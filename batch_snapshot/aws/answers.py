@@ -23,7 +23,6 @@ UNCONNECTED = "_batch_snapshot_unconnected"
 
 
 def receipt(operation: CreateOperation, answer: Mapping[str, Any], scrub: Scrub, row: Row) -> Receipt:
-    """Read what a success says of `row`."""
     found = operation.receipt(answer, row)
     if isinstance(found, str):
         raise ApiError(invalid_response(answer, found, scrub))

@@ -113,7 +113,6 @@ class Clients:
             await self._sessions.aclose()
 
     async def send(self, request: Request) -> Receipt:
-        """Carry `request` out by one call under its token."""
         account = request.row.account
         operation = create_operation(request.row, self._creates)
         answer = await self.read(account, operation.name, operation.create_parameters(request))

@@ -40,8 +40,6 @@ _CONSTANT = ("X-Amz-Target", "Content-Type", "User-Agent", "amz-sdk-request")
 
 
 class FastCall:
-    """One operation of one client."""
-
     def __init__(self, client: Any, operation: str, exchange: Exchange, request: Any) -> None:
         """Keep what does not change of `request`, which botocore has prepared for `operation`."""
         self._client = client
@@ -54,7 +52,6 @@ class FastCall:
         self._signature = _Signature(self._url, headers)
 
     def signed(self, parameters: Mapping[str, Any], credentials: Any, at: datetime) -> AWSPreparedRequest:
-        """The request with these parameters, signed at a time by frozen credentials."""
         body = json.dumps(parameters).encode()
         headers = {**self._constant, "X-Amz-Date": at.strftime(SIGV4_TIMESTAMP)}
         if credentials.token:

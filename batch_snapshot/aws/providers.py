@@ -173,8 +173,6 @@ def _token(path: str) -> str:
 
 
 class _TokenCache(JSONFileCache):
-    """The tokens that `aws sso login` stores."""
-
     def __getitem__(self, cache_key: str) -> Any:
         convert = getattr(self, "_convert_cache_key", None)
         if convert is None:

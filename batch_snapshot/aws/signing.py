@@ -13,8 +13,6 @@ from batch_snapshot.aws import sdk
 
 
 class Signer(NamedTuple):
-    """What signs one call."""
-
     #: Frozen credentials.
     credentials: Any
     #: The time to sign by where the service's clock differs from ours; None: the machine's.

@@ -21,7 +21,6 @@ class NotPublishedError(Exception):
 async def publish(
     message: Mapping[str, Any], *, region: str, endpoint: str | None, profile: str | None
 ) -> None:
-    """Publish `message`, the parameters of SNS's Publish."""
     config = http.http_config(
         retries={"total_max_attempts": TRIES, "mode": "standard"},
         connect_timeout=TIMEOUT,

@@ -17,8 +17,6 @@ SEEDED = {"engagements": 20, "opportunities_per_engagement": 3, "invitations": 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where the calls go."""
-
     #: Instead of AWS's own, for all accounts.
     endpoint_url: str | None = None
     #: The endpoint accepts any signature, so no credentials are looked for.

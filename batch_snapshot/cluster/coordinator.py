@@ -133,7 +133,6 @@ class Coordinator(Engine):
             raise
 
     def _take_in(self, account: AccountState, rows: _Rows, batch: Batch) -> None:
-        """Record what became of a batch."""
         batch.progress.apply(account)
         rows.failing_since = None
         rows.wanted = min(max(SMALLEST_BATCH, 2 * len(batch.outcomes)), LARGEST_BATCH)

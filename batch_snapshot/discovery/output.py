@@ -204,7 +204,6 @@ def calls_fields(found: Findings | Discovery) -> dict[str, Any]:
 
 
 def calls_text(found: Findings | Discovery) -> str:
-    """How many calls it took, by operation."""
     more = f", {found.throttled:,} throttled" if found.throttled else ""
     first = f"calls         {sum(found.calls.values()):,} in {found.elapsed_s:,.1f} s{more}"
     each = ", ".join(f"{name} {number:,}" for name, number in sorted(found.calls.items()))

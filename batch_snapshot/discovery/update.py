@@ -118,7 +118,6 @@ def _check(path: Path, text: str, expected: set[bytes]) -> None:
 
 
 def layout(text: str, where: str) -> Layout:
-    """Find the entries of `pairs`."""
     root: Any = yaml.compose(text, Loader=yaml.CSafeLoader)
     sections = {key.value: (key, value) for key, value in root.value}
     # A loader that leaves every scalar the text that it is.

@@ -50,8 +50,6 @@ class Traffic:
 
 @dataclass(slots=True)
 class AccountState:
-    """One account in a run."""
-
     name: str
     pacer: Pacer
     #: The service counts reads apart from writes.

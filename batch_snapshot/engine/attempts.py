@@ -18,8 +18,6 @@ UNANSWERED = Failure(
 
 
 class Attempts:
-    """The tries of one request, one after the other."""
-
     def __init__(self, request: Request, now: datetime, run_began: datetime) -> None:
         """Start `now`; an earlier run may have sent the request until `run_began`."""
         #: It says what was tried so far: another engine of the same run can continue with it.

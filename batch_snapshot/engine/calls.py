@@ -230,9 +230,8 @@ class Calls:
     async def find(self, account: AccountState, attempts: Attempts) -> Receipt | None:
         """Find the snapshot of an earlier try; None: there is none, send under the same token.
 
-        Raises:
-            ApiError: the read failed in a way that another try of the row may cure.
-            LookUpRefusedError: the look-up is not possible, and rows in doubt are not to be sent again.
+        `ApiError`: another try of the row may cure it. `LookUpRefusedError`: the look-up is not possible, and
+        rows in doubt are not to be sent again.
         """
         while True:
             # Reads may not show yet what was sent last. A clock that was set back adds nothing.

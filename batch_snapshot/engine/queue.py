@@ -43,8 +43,6 @@ class _Backlog:
 
 
 class RequestQueue:
-    """A fair and bounded queue."""
-
     def __init__(
         self, accounts: Iterable[str], halted: Callable[[str], bool], *, read_ahead: int = READ_AHEAD
     ) -> None:

@@ -112,7 +112,6 @@ class RunState:
         self.request_stop(Stop(StopKind.STOPPED, str(error)))
 
     async def stop_after(self, seconds: float) -> None:
-        """Defer the run once `--max-duration` is over."""
         await anyio.sleep(seconds)
         self.request_stop(Stop(StopKind.DEFERRED, f"--max-duration is over ({seconds:g} s)"))
 

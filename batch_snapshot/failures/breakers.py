@@ -120,7 +120,6 @@ class Breaker:
         return self if self.succeeded and not self.count else type(self)(self.limit, succeeded=True)
 
     def after(self, failure: Failure) -> Self:
-        """The breaker after one more row failed or was left in doubt."""
         pattern = failure_pattern(failure)
         count = self.count + 1 if pattern.key == self.pattern.key else 1
         return replace(self, count=count, pattern=pattern, last=failure)

@@ -105,11 +105,7 @@ class FailureLimit:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse `50` or `5%`.
-
-        Raises:
-            InputError: for anything else.
-        """
+        """Parse `50` or `5%`; anything else is an `InputError`."""
         number = text.removesuffix("%").strip()
         try:
             if text.endswith("%"):

@@ -63,9 +63,7 @@ def lines(
 
     `start` is the offset of a line: earlier ones are left out, and not counted. `after` is a line that was
     read before: only what follows it is read. `kinds`: only lines of these types, as the writer begins them.
-
-    Raises:
-        LedgerError: it cannot be read, or has a line that is no record; the message says where.
+    A `LedgerError` says where a line is no record.
     """
     # Another program may have written the line again, with a blank.
     heads = tuple(head + f'{kind}"'.encode() for kind in kinds for head in (LINE_HEAD, b'{"type": "')) or b""

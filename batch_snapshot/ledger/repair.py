@@ -133,9 +133,8 @@ class Repaired:
 def repair(path: Path, now: datetime) -> Repaired:
     """Repair the ledger at `path`, and keep the original beside it. One that is whole is left as it is.
 
-    Raises:
-        InputError: it is not a ledger, or no run line is left in it.
-        StorageError: a run holds it, or it cannot be written.
+    What is not a ledger, or has no run line left, is an `InputError`; one that a run holds, or that cannot be
+    written, a `StorageError`.
     """
     if not files.exists(path) or not path.is_file():
         raise InputError(f"{path}: is no file; name a ledger that a run has written")

@@ -33,10 +33,8 @@ def template(name: str = "my-snapshots", include: str | None = None) -> str:
 def include_entry(file: Path, folder: Path) -> str:
     """The entry of `include` for a CSV or NDJSON file in the manifest's folder.
 
-    Columns with other names than the keys of a pair are recognised by their values.
-
-    Raises:
-        InputError: the file is elsewhere, cannot be read, or has no such columns.
+    Columns with other names than the keys of a pair are recognised by their values. A file that is elsewhere,
+    cannot be read, or has no such columns is an `InputError`.
     """
     shown = includes.display(file)
     try:

@@ -71,7 +71,6 @@ class SimulatorSettings:
                 raise ValueError(f"window ({limit}, {seconds}): give (calls >= 1, seconds > 0)")
 
     def describe(self) -> str:
-        """How the service behaves, in a few words."""
         rates = [rate for rate, _ in steps(self.rate)] if self.rate is not None else []
         pace = ", then ".join(f"{rate:g}/s" for rate in rates)
         faults = [f"{share:g} {kind}" for kind, share in self.faults.rates.items()]

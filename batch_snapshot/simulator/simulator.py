@@ -70,8 +70,6 @@ class Call:
 
 
 class Simulator:
-    """The world and its record."""
-
     def __init__(
         self, settings: SimulatorSettings | None = None, *, now: Callable[[], float] = time.time
     ) -> None:

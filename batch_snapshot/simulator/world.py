@@ -206,7 +206,6 @@ class World:
         return at
 
     def edits(self, opportunity: str) -> int:
-        """How many times an opportunity was modified."""
         return self._edits.get(opportunity, 0)
 
     def _seed(self, engagements: int, opportunities: int, invitations: int) -> None:
