@@ -72,22 +72,18 @@ def snapshot_receipt(answer: Mapping[str, Any], row: Row) -> Receipt | str:
     arn, revision = answer.get("Arn"), answer.get("Revision")
     if not (isinstance(arn, str) and arn and type(revision) is int and 1 <= revision <= LARGEST_COUNT):
         return "the answer says success but names no snapshot"
-    if not _names_no_other(row, arn, answer):
-        return "the answer says success but names the snapshot of another row"
-    return Receipt(arn, revision)
-
-
-#: Where an Arn names an engagement and a resource; an Arn that names neither is accepted as it is.
-_NAMED_BY_ARN = re.compile(r"(?:^|/)engagement/([^/]+)|(?:^|/)resource/[^/]+/([^/]+)")
-
-
-def _names_no_other(row: Row, arn: str, answer: Mapping[str, Any]) -> bool:
     named = _NAMED_BY_ARN.findall(arn)
     engagements = {engagement for engagement, _ in named if engagement} | _texts(answer.get("EngagementId"))
     resources = {resource for _, resource in named if resource} | _texts(answer.get("ResourceId"))
     # A row may name its engagement by an ARN, whose last part is the id.
     own = row.engagement.rpartition("/")[2]
-    return engagements <= {own, row.engagement} and resources <= {row.resource}
+    if engagements <= {own, row.engagement} and resources <= {row.resource}:
+        return Receipt(arn, revision)
+    return "the answer says success but names the snapshot of another row"
+
+
+#: Where an Arn names an engagement and a resource; an Arn that names neither is accepted as it is.
+_NAMED_BY_ARN = re.compile(r"(?:^|/)engagement/([^/]+)|(?:^|/)resource/[^/]+/([^/]+)")
 
 
 def _texts(value: object) -> set[str]:

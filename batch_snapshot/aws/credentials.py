@@ -164,15 +164,13 @@ class Sessions:
             frozen = await credentials.get_frozen_credentials()
         if frozen != self._frozen.get(account):
             if not self._simulated:
-                providers.check(frozen, credentials.method, self._profile_of(credentials))
+                profiles = (name for name, one in self._sources.items() if one.credentials is credentials)
+                named = next((self._chains[name].profile for name in profiles), "the account")
+                providers.check(frozen, credentials.method, named)
             secrets = (frozen.secret_key, frozen.token)
             self._secrets[account].add(text for text in secrets if text and len(text) >= redaction.LONG)
             self._frozen[account] = frozen
         return frozen
-
-    def _profile_of(self, credentials: Any) -> str:
-        profiles = (one.profile for one in self._sources.values() if one.credentials is credentials)
-        return next((self._chains[profile].profile for profile in profiles), "the account")
 
     def provider(self, account: Account) -> str | None:
         """Botocore's name of the provider that gave an account's credentials, or failed to; None: none."""

@@ -282,13 +282,11 @@ class _Connection(ResponseHandler):
 
     def is_connected(self) -> bool:
         """Whether the next request can use it (called by aiohttp's pool)."""
-        return super().is_connected() and not self.should_close and not _readable(self.transport)
-
-
-def _readable(transport: Any) -> bool:
-    poll = select.poll()
-    poll.register(transport.get_extra_info("socket"), select.POLLIN)
-    return bool(poll.poll(0))
+        if self.transport is None or self.should_close or not super().is_connected():
+            return False
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket"), select.POLLIN)
+        return not poll.poll(0)
 
 
 def check_proxy(url: str) -> None:

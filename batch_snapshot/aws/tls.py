@@ -39,14 +39,10 @@ class TrustFileError(Exception):
 def check_files(verify: bool | str, certificate: str | None, key: str | None) -> None:  # noqa: FBT001 - aiobotocore's
     """Load the CA bundle and a client's own certificate as a TLS context does, or raise `TrustFileError`."""
     if isinstance(verify, str | Path):
-        _check(str(verify), _source(str(verify)), "load_verify_locations")
+        variable = next((name for name in VARIABLES if os.environ.get(name) == str(verify)), None)
+        _check(str(verify), variable or "ca_bundle of the AWS config file", "load_verify_locations")
     if certificate:
         _check(certificate, "client certificate", "load_cert_chain", key)
-
-
-def _source(path: str) -> str:
-    found = next((name for name in VARIABLES if os.environ.get(name) == path), None)
-    return found or "ca_bundle of the AWS config file"
 
 
 def _check(path: str, setting: str, load: str, *more: str | None) -> None:

@@ -204,7 +204,9 @@ class _Rebuild:
             kinds[what] = kinds.get(what, 0) + 1
             return
         if history.first is None and not isinstance(record, Header | Control | None):
-            self._gap_since = min(self._header.started_at, _time_of(record) or self._header.started_at)
+            self._gap_since = min(
+                self._header.started_at, _time_of(record, "first_sent_at", "at") or self._header.started_at
+            )
             self._reopen()
         if isinstance(record, End):
             self._end(fragment, record)
@@ -275,7 +277,8 @@ class _Rebuild:
     def _keep(self, fragment: Fragment) -> None:
         if fragment.record is not None:
             self._history.add(Line(0, 0, fragment.record))
-            self._latest = max(self._latest, _end_of(fragment.record) or self._latest)
+            ended = ["started_at"] if isinstance(fragment.record, Header) else ["finished_at", "at"]
+            self._latest = max(self._latest, _time_of(fragment.record, *ended) or self._latest)
         self._write(fragment.raw)
         self.done.kept += 1
 
@@ -344,13 +347,6 @@ class _Rebuild:
         return self._known_rows() >= self._header.rows and not history.counts()[Status.FAILED]
 
 
-def _time_of(record: Record) -> datetime | None:
-    if isinstance(record, Result):
-        return record.first_sent_at
-    return getattr(record, "at", None)
-
-
-def _end_of(record: Record) -> datetime | None:
-    if isinstance(record, Header):
-        return record.started_at
-    return getattr(record, "finished_at", None) or getattr(record, "at", None)
+def _time_of(record: Record, *names: str) -> datetime | None:
+    """The first of these times that the record has."""
+    return next(filter(None, (getattr(record, name, None) for name in names)), None)

@@ -104,19 +104,16 @@ class Ledger:
                 self._disk.write_again(self.path, self._durable)
             raise self._failed from None
         self._durable = written
-        if not self._is_same_file(ours) or ours.st_size < written:
+        try:
+            same = os.path.samestat(ours, self.path.stat())
+        except OSError:
+            same = False
+        if not same or ours.st_size < written:
             self._failed = LedgerWriteError(
                 f"{self.path}: was removed, replaced or cut while the run wrote it; "
                 "put it back, then run the same command: without it every snapshot would be made again"
             )
             raise self._failed
-
-    def _is_same_file(self, ours: os.stat_result) -> bool:
-        try:
-            theirs = self.path.stat()
-        except OSError:
-            return False
-        return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
 
     def _not_opened(self, error: OSError) -> StorageError:
         # Nothing was called yet: a path that cannot be used is a wrong argument.

@@ -123,7 +123,14 @@ class Columns:
                     f"column {key}{or_} is {self._missing(key)}; needed are engagement, and resource or "
                     f"resources; name others under include: {{file: …, columns: {{{wanted}}}}}"
                 )
-        return self._misspelt(columns) or self._twice(columns)
+        if misspelt := self._misspelt(columns):
+            return misspelt
+        for key in sorted(self._held):
+            if list(self.keys.values()).count(key) > 1:
+                name = columns.get(key) or key
+                column = name if name in _KEYS else quoted_ascii(name)
+                return f"column {column} stands in the header twice: remove one"
+        return None
 
     def _missing(self, name: str) -> str:
         known = {comparable(one): one for one in reversed(self.names) if one}
@@ -140,14 +147,6 @@ class Columns:
                         f"column {quoted_ascii(name)} is unknown: did you mean {key}? Rename it, or write "
                         f"{key}: null under columns of this file's include to ignore it"
                     )
-        return None
-
-    def _twice(self, columns: Names) -> str | None:
-        for key in sorted(self._held):
-            if list(self.keys.values()).count(key) > 1:
-                name = columns.get(key) or key
-                column = name if name in _KEYS else quoted_ascii(name)
-                return f"column {column} stands in the header twice: remove one"
         return None
 
     def _extra(self) -> list[str]:

@@ -58,7 +58,9 @@ class Expander:
                 self._report(entry.line, f"{wanted}, not {kind_of(entry)}")
             return []
         check_keys(entry, _KEYS, "a pair", self._report)
-        engagement = self._engagement(entry)
+        missing = "engagement is missing: name one, e.g. engagement: eng-0123456789abcd"
+        node = entry.nodes.get("engagement") or NOTHING._replace(line=entry.line)
+        engagement = self._checked(node, "engagement", self._unless_misspelt(entry, missing))
         resources = self._resources(entry)
         context = self._context(entry, len(resources))
         if not context or not engagement:
@@ -68,11 +70,6 @@ class Expander:
             (Row(account, catalog, engagement, resource_type, text, template), line)
             for text, line in resources
         ]
-
-    def _engagement(self, entry: Fields) -> str:
-        missing = "engagement is missing: name one, e.g. engagement: eng-0123456789abcd"
-        node = entry.nodes.get("engagement") or NOTHING._replace(line=entry.line)
-        return self._checked(node, "engagement", self._unless_misspelt(entry, missing))
 
     def _resources(self, entry: Fields) -> list[tuple[str, int]]:
         """The resources, each with its line."""
