@@ -174,27 +174,27 @@ def open_run(locked: LockedLedger, manifest: Manifest) -> Job:
     options, path, targets = locked.options, locked.path, locked.targets
     past = read_history(path, read_only=locked.read_only, shared_keys=manifest.keys)
     check_ledger_fits(past, path, manifest.name, targets, options.run_id)
-    settings = recorded_settings(options)
     run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
     vanished = set(filterfalse(manifest.keys.__contains__, past.keys()))
     rows = ManifestRows(manifest, past, run_id, targets.accounts)
     # A row that is still listed under the other name is listed twice: `doubled` finds it.
     renamed = renamed_rows(rows.requests(), past, targets.accounts) if vanished else {}
     warnings, questions = _warnings_and_questions(locked, manifest)
+    header = Header(
+        run_id=run_id,
+        command="run",
+        name=manifest.name,
+        manifest=str(files.resolved(manifest.path)),
+        manifest_sha256=manifest.sha256,
+        rows=manifest.rows + len(vanished),
+        accounts={},
+        endpoint=targets.endpoint,
+        started_at=locked.now,
+        settings=recorded_settings(options),
+        discovered_sha256=manifest.found_sha256,
+    )
     return Job(
-        header=Header(
-            run_id=run_id,
-            command="run",
-            name=manifest.name,
-            manifest=str(files.resolved(manifest.path)),
-            manifest_sha256=manifest.sha256,
-            rows=manifest.rows + len(vanished),
-            accounts={},
-            endpoint=targets.endpoint,
-            started_at=locked.now,
-            settings=settings,
-            discovered_sha256=manifest.found_sha256,
-        ),
+        header=header,
         options=options,
         path=path,
         targets=targets,
@@ -203,7 +203,7 @@ def open_run(locked: LockedLedger, manifest: Manifest) -> Job:
         todo=rows.todo(),
         rows=rows,
         instead_of=locked.instead_of,
-        rest_command=next_steps.run_command(str(manifest.path), str(path), targets.endpoint, settings),
+        rest_command=next_steps.run_command(header, str(path)),
         todays_ledger=locked.todays_ledger,
         vanished_keys=vanished,
         warnings=warnings,
@@ -246,9 +246,6 @@ def open_retry(
     rows = LedgerRows(path, past, chosen, header.run_id, targets.accounts)
     renamed = renamed_rows(rows.requests(), past, targets.accounts)
     todo, catalogs = rows.todo()
-    rest = header.manifest and next_steps.run_command(
-        header.manifest, str(path), targets.endpoint, header.settings
-    )
     return Job(
         header=header,
         options=locked.options,
@@ -258,7 +255,7 @@ def open_retry(
         past=past,
         todo=todo,
         rows=rows,
-        rest_command=rest,
+        rest_command=header.manifest and next_steps.run_command(header, str(path)),
         warnings=option_warnings(locked.options),
         renamed=renamed,
         open_questions=_renamed_questions(renamed),

@@ -149,8 +149,7 @@ def _abandoned_warnings(ledgers: Sequence[UnfinishedLedger]) -> list[str]:
     for path, head, end, *_ in old[:NAMED_LEDGERS]:
         how = f"was {end.outcome}" if end else "crashed"
         rows = plural(end.counts.get("unattempted", 0), "row") if end else _rows_left(path)
-        manifest = head.manifest or "MANIFEST"
-        command = next_steps.run_command(manifest, str(path), head.endpoint, head.settings, "accounts")
+        command = next_steps.run_command(head, str(path), "accounts")
         texts.append(
             f"{path}: that run {how} and left {rows} unattempted; a new ledger begins without them. "
             f"To send them: {command}. To give them up, move the ledger elsewhere"

@@ -1,13 +1,20 @@
-"""The command lines that continue from a ledger. Pure."""
+"""The command lines that continue from a ledger, to be typed in the present folder."""
 
+import os
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from batch_snapshot import paths
 from batch_snapshot.config.options import KEPT
 from batch_snapshot.ledger.history import FailureGroup
+from batch_snapshot.ledger.records import Header
 from batch_snapshot.models import AWS, SIMULATOR, Status
+
+#: With it, `run` has another default.
+_LEDGER_VARIABLE = "BATCH_SNAPSHOT_RUN_LEDGER"
 
 
 def remedy(group: FailureGroup, ledger: str, settings: Mapping[str, Any] = MappingProxyType({})) -> str:
@@ -49,14 +56,17 @@ def _plain(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def run_command(
-    path: str, ledger: str, endpoint: str, settings: Mapping[str, Any] = MappingProxyType({}), *names: str
-) -> str:
-    """The command line that runs the manifest at `path` into a ledger again."""
+def run_command(header: Header, ledger: str, *names: str) -> str:
+    """The command line that runs the manifest of a run line into its ledger again, as short as it can be."""
+    path, endpoint, settings = header.manifest or "MANIFEST", header.endpoint, header.settings
+    relative = not Path(ledger).is_absolute() and Path(path).is_relative_to(Path.cwd())
+    default = paths.ledger_pattern(None, simulated=endpoint == SIMULATOR).format(name=header.name)
+    is_default = ledger == default and not os.environ.get(_LEDGER_VARIABLE)
+    into = "" if is_default else f" --ledger {shlex.quote(ledger)}"
     given = {AWS: "", SIMULATOR: _simulator(settings)}
     where = given.get(endpoint, f" --endpoint-url {shlex.quote(endpoint)}")
     kept = flags_of(settings, *KEPT, "engine", "scheduler", *names)
-    return f"batch-snapshot run {_argument(path)} --ledger {shlex.quote(ledger)}{where}{kept}"
+    return f"batch-snapshot run {_argument(os.path.relpath(path) if relative else path)}{into}{where}{kept}"
 
 
 def _simulator(settings: Mapping[str, Any]) -> str:

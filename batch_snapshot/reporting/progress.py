@@ -185,7 +185,7 @@ class ProgressMeter:
             next_try = round(max(0.0, account.pause.next_at - now), 3)
             failure = ShownFailure(account.pause.short, view.rows_left(name), next_try)
         elif account.breaker.count >= SHOWN_FAILURES:
-            what = f"{account.breaker.count} {account.breaker.pattern.what}"
+            what = f"{account.breaker.count} {account.breaker.pattern.what.partition(': ')[0]}"
             failure = ShownFailure(what, view.rows_left(name))
         return DisplayPart(
             name=name,

@@ -298,7 +298,6 @@ class LedgerStats:
         end, last = self.history.end, self.invocations[-1]
         # A completed run of some accounts leaves the others to do.
         kept = () if end and end.outcome == "completed" else ("accounts",)
-        where = (ledger, header.endpoint, header.settings, *kept)
         accounts = {
             name: AccountSummary(
                 calls=last.calls[name],
@@ -309,7 +308,7 @@ class LedgerStats:
         }
         number = plural(self.history.in_flight, "row")
         named = f"{number} {'is' if number == '1 row' else 'are'} about to be sent or wait for an answer"
-        again = run_command(header.manifest, *where) if header.manifest else None
+        again = run_command(header, ledger, *kept) if header.manifest else None
         if running and not end:
             again = resume_command(ledger) if self.paused else None
         return Summary(
