@@ -281,14 +281,19 @@ def test_commands_to_run_next_name_the_catalog_of_a_file_of_pairs(cwd, call):
     assert " --simulate --name mine --catalog Sandbox" in told
 
 
-def test_commands_to_run_next_keep_the_settings_of_the_simulator(cwd, call):
+def test_commands_to_run_next_are_short_and_keep_the_settings_of_the_simulator(cwd, monkeypatch, call):
     write_manifest(cwd / "trial.yaml", pairs(3))
     settings, ledger = "--simulate=rate=500,internal=1", "ledgers/trial.simulated.ndjson"
     line = ["run", "trial.yaml", settings, "--max-attempts", "1", "--limit", "2", *QUIET]
     assert call(*line)[0] == 4
     doubt = f"batch-snapshot retry {ledger} --only in_doubt {settings}\n"
     assert doubt in (told := call("status", ledger)[1])
-    assert f" {settings}\nreport " in told
+    # Typed in this folder, neither the folder nor the default ledger need be said.
+    assert f"\nnext    batch-snapshot run trial.yaml {settings}\n" in told
+    monkeypatch.setenv("BATCH_SNAPSHOT_RUN_LEDGER", "other.ndjson")
+    assert f"run trial.yaml --ledger {ledger} {settings}\n" in call("status", ledger)[1]
+    told = call("status", str(cwd / ledger))[1]
+    assert f"run {cwd / 'trial.yaml'} --ledger {cwd / ledger} {settings}\n" in told
     # A retry without them keeps them for the next command.
     assert call("retry", ledger, "--limit", "1", *QUIET)[0] == 4
     assert doubt in call("status", ledger)[1]
