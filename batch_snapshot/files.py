@@ -26,8 +26,8 @@ MOST_PARTS = 400
 #: Files of a folder whose names are compared with a name that does not exist.
 _COMPARED = 1_000
 
-#: Without O_NONBLOCK, opening a pipe waits for its other end. Windows has none of these.
-_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
+#: Without O_NONBLOCK, opening a pipe waits for its other end.
+_AT_ONCE = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -138,7 +138,7 @@ def nearest(path: Path, pattern: str) -> Path | None:
 
 def is_on_block_device(path: Path) -> bool:
     """Whether the file is surely on this machine: network file systems, among others, have no device."""
-    return not hasattr(os, "major") or os.major(path.stat().st_dev) != 0
+    return os.major(path.stat().st_dev) != 0
 
 
 def unreachable(path: Path, error: OSError | ValueError) -> InputError:

@@ -22,8 +22,8 @@ Listener = Callable[[int], bool]
 
 T = TypeVar("T")
 
-#: The signals that end a command. Windows has no SIGHUP.
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+#: The signals that end a command.
+SIGNALS: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 #: Seconds until a signal is delivered again if it came where Python cannot raise, such as in a finalizer.
 AGAIN_AFTER = 0.01

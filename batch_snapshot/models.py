@@ -193,8 +193,7 @@ class Request:
     throttles: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     arn: str
     revision: int
     request_id: str | None = None

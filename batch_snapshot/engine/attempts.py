@@ -72,14 +72,7 @@ class Attempts:
 
     def succeeded(self, receipt: Receipt, now: datetime, *, reconciled: bool = False) -> Outcome:
         """The outcome with a snapshot, named by an answer or found by a look-up."""
-        return self._outcome(
-            Status.SUCCEEDED,
-            now,
-            arn=receipt.arn,
-            revision=receipt.revision,
-            request_id=receipt.request_id,
-            reconciled=reconciled,
-        )
+        return self._outcome(Status.SUCCEEDED, now, **receipt._asdict(), reconciled=reconciled)
 
     def unsettled(self, failure: Failure, now: datetime) -> Outcome:
         """The outcome without one: in doubt after an ambiguous try, else failed."""

@@ -132,7 +132,7 @@ def _open(path: Path) -> int:
     try:
         fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+        return os.open(path, flags | os.O_NONBLOCK)
     path.chmod(0o600)  # whatever the umask
     return fd
 
