@@ -34,7 +34,6 @@ def variable(command: str, flag: str = "") -> str:
     return "_".join(word.lstrip("-").replace("-", "_").upper() for word in (PROG, command, flag))
 
 
-#: How often a question checks for signals, in seconds.
 SIGNAL_CHECK = 0.5
 
 ANSWERS = {"y": True, "yes": True, "n": False, "no": False, "": False}

@@ -15,7 +15,6 @@ from batch_snapshot.files import resolved
 from batch_snapshot.models import Row
 from batch_snapshot.reporting import html
 
-#: Fields that are counted on the page.
 MOST_FIELDS = 500
 
 #: One value that changed: its path, and what it was and is.

@@ -16,7 +16,6 @@ from batch_snapshot.ledger import locks
 from batch_snapshot.models import Row
 from batch_snapshot.text import timestamp
 
-#: How each line begins.
 HEAD = b'{"type":"snapshot",'
 
 #: Seconds between two calls of fsync.

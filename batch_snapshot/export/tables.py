@@ -20,7 +20,6 @@ from batch_snapshot.models import Row
 from batch_snapshot.operations import CREATES
 from batch_snapshot.reporting.entries import escape_formula
 
-#: Formats by the endings of files.
 FORMATS = {".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv", ".parquet": "parquet"}
 
 #: Columns before those of the payload, and their types.

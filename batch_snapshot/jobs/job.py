@@ -107,14 +107,11 @@ class Job:
     targets: Targets
     catalogs: frozenset[str]
     past: History
-    #: Rows to send, by account.
     todo: Mapping[str, int]
     rows: ManifestRows | LedgerRows
-    #: Paths of unfinished ledgers that are given up for this one.
     instead_of: Collection[str] = ()
     #: The command for whatever is left.
     rest_command: str | None
-    #: Today's ledger, where this ledger of another day is finished first.
     todays_ledger: Path | None = None
     #: Keys of rows that the ledger knows and the manifest lists no longer.
     vanished_keys: Collection[bytes] = ()

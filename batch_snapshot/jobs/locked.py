@@ -57,7 +57,6 @@ class LockedLedger(NamedTuple):
     now: datetime
     #: Nothing is locked or repaired: another run may be writing the ledger.
     read_only: bool
-    #: Warnings about files that are no ledgers.
     passed_over: Sequence[str]
     #: Today's ledger, where this one of another day is to be finished first.
     todays_ledger: Path | None

@@ -31,7 +31,6 @@ class Recorder:
     clock_skew: Callable[[str], float | None]
     now: Callable[[], datetime]
     on_outcome: Callable[[Outcome], None] | None = None
-    #: Runs what blocks, such as an fsync, while everything else goes on.
     in_thread: Callable[[Callable[[], None]], Awaitable[None]] = anyio.to_thread.run_sync
     header: records.Header = field(init=False)
     stats: RunStats = field(init=False)
@@ -39,7 +38,6 @@ class Recorder:
     signers: dict[str, str] = field(default_factory=dict)
     #: By account, where it is recorded that the ledger is unfinished (see `open_runs`).
     _reminders: dict[str, Path] = field(init=False)
-    #: Accounts for which that is recorded.
     _reminded: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:

@@ -17,7 +17,6 @@ from batch_snapshot.models import SIMULATOR
 from batch_snapshot.reporting import next_steps, summary
 from batch_snapshot.text import plural
 
-#: Old ledgers that warnings name.
 NAMED_LEDGERS = 3
 
 

@@ -42,10 +42,15 @@ from batch_snapshot.jobs import identity_check, plan
 from batch_snapshot.jobs.control import Controller
 from batch_snapshot.jobs.job import Job, open_retry, open_run
 from batch_snapshot.jobs.locked import discover_pairs, load_discovered, lock_ledger, lock_retried_ledger
-from batch_snapshot.jobs.outcome import decide_outcome, defer_rest, nothing_to_do_summary, run_summary
+from batch_snapshot.jobs.outcome import (
+    StopHandler,
+    decide_outcome,
+    defer_rest,
+    nothing_to_do_summary,
+    run_summary,
+)
 from batch_snapshot.jobs.preview import Preview, preview_job
 from batch_snapshot.jobs.recorder import Recorder
-from batch_snapshot.jobs.signals import StopHandler
 from batch_snapshot.jobs.skipping import SkipFilter, prepare_skipping, skip_rows
 from batch_snapshot.ledger import writer
 from batch_snapshot.ledger.history import History

@@ -11,12 +11,10 @@ from batch_snapshot.reporting.display import Frame
 from batch_snapshot.reporting.summary import Summary, states
 from batch_snapshot.text import encodable, escaped, truncated
 
-#: Groups of failures that the text names.
 NAMED_GROUPS = 5
 #: Characters of the text: some receivers accept no more.
 LONGEST_TEXT = 3000
 
-#: Prefix of the metrics' names.
 PREFIX = "batch_snapshot_"
 
 
@@ -29,12 +27,10 @@ class Notice:
     outcome: str
     #: None: the run goes on.
     exit_code: int | None
-    #: For people.
     text: str
     #: None: the run did not begin, or goes on.
     summary: Summary | None = None
     error: str | None = None
-    #: Of a run that goes on.
     frame: Frame | None = None
 
 

@@ -34,7 +34,6 @@ class Mark(NamedTuple):
 
 
 class Bar(NamedTuple):
-    #: What it stands for.
     label: str
     #: A number for each kind of its chart.
     values: tuple[int, ...]
@@ -58,8 +57,6 @@ class Chart:
     borders: Sequence[float] = ()
     #: A line over the bars: its height at each of them; None: none there.
     line: Sequence[float | None] = ()
-    width: int = WIDTH
-    height: int = HEIGHT
 
     @property
     def y_marks(self) -> list[Mark]:
@@ -133,12 +130,11 @@ def time_slots(invocations: Sequence[Invocation]) -> tuple[int, list[TimeSlot]]:
     found = []
     for number, (invocation, length) in enumerate(zip(invocations, lengths, strict=True)):
         began = int(invocation.began.timestamp())
-        sums: dict[int, list[int]] = {}
-        if length:
-            sums = {at: [0, 0, 0, 0] for at in range(began // step, (began + length - 1) // step + 1)}
+        places = range(began // step, (began + length - 1) // step + 1) if length else ()
+        sums = {at: [0, 0, 0, 0] for at in places}
         for second, values in invocation.seconds.items():
             slot = sums[(began + second) // step]
-            slot[:] = [known + value for known, value in zip(slot, values, strict=True)]
+            slot[:] = map(int.__add__, slot, values)
         found += [TimeSlot(number, at * step, tuple(each)) for at, each in sums.items()]
     return step, found
 

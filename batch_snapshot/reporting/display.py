@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 #: Accounts that have a line of their own; a block shows more where the terminal is high enough.
 SHOWN_ACCOUNTS = 9
-#: Kinds of failures that a block names.
 SHOWN_GROUPS = 3
 #: Lines of a block that are not accounts: the progress, failures, and the head of the table.
 OTHER_LINES = 12
@@ -67,7 +66,6 @@ class DisplayPart:
     rows: int | None
     #: Of the settled rows, those that failed or are in doubt.
     failed: int = 0
-    #: Calls a second now.
     rate: float = 0.0
     #: Calls a second that are allowed; inf: the limit is being searched; None: not known.
     allowed: float | None = None
@@ -77,7 +75,6 @@ class DisplayPart:
     windows: Sequence[WindowUse] = ()
     waiting: Waiting | None = None
     failure: ShownFailure | None = None
-    #: Why it stopped early.
     stopped: str | None = None
 
     @property
@@ -111,7 +108,6 @@ class Frame:
     resume: str | None = None
     #: Rows that failed or are in doubt.
     failures: Mapping[FailureGroup, int] = field(default_factory=dict)
-    #: The row that failed last, and why.
     last_error: str | None = None
 
     @property

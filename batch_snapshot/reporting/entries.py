@@ -12,7 +12,6 @@ from batch_snapshot.models import ErrorKind, Row, Skip, Status
 from batch_snapshot.redaction import redacted
 from batch_snapshot.text import timestamp
 
-#: The status of rows that have none.
 UNATTEMPTED = "unattempted"
 
 #: Why a row without a result is in doubt.

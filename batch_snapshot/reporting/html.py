@@ -28,7 +28,6 @@ from batch_snapshot.text import duration
 
 #: Rows of a page's table at most.
 MOST_ROWS = 100_000
-#: Rows that can be read without JavaScript.
 PLAIN_ROWS = 1_000
 #: Characters of a message in the table.
 LONGEST_MESSAGE = 400

@@ -22,7 +22,6 @@ from batch_snapshot.reporting.next_steps import resume_command
 from batch_snapshot.reporting.stats import RunStats
 from batch_snapshot.text import plural
 
-#: Seconds between two frames of a display.
 REDRAW_EVERY = 0.25
 #: Shortest and longest pause between two lines in a log, in seconds; it grows with the time elapsed.
 SHORTEST_GAP, LONGEST_GAP = 5.0, 60.0

@@ -90,23 +90,25 @@ def load(path: Path, manifest_path: Path | None = None) -> ReportData:
     """Read the ledger at `path`, and its manifest: as named, or where the ledger says."""
     watch = LedgerWatch(path)
     watch.refresh()
-    data = load_watched(path, watch, dict.fromkeys(watch.stats.accounts, watch.stats.counts.unattempted))
+    stats, header = watch.stats, watch.header
+    seconds = sum((each.ended - each.began).total_seconds() for each in stats.invocations)
+    summary = stats.summary(header, str(path), running=watch.running, elapsed_s=seconds)
+    data = load_watched(path, watch, summary, dict.fromkeys(stats.accounts, stats.counts.unattempted))
     if data.running:
         data.notes.append("A run was writing the ledger when this was made: the last rows may be missing.")
     data.manifest = _load_manifest(data, manifest_path)
     return data
 
 
-def load_watched(path: Path, watch: LedgerWatch, rows_left: Mapping[str, int]) -> ReportData:
+def load_watched(
+    path: Path, watch: LedgerWatch, summary: Summary, rows_left: Mapping[str, int]
+) -> ReportData:
     """What was read of the ledger at `path` by the last refresh, without its manifest.
 
     `rows_left` are rows that are not settled, by account, for forecasts.
     """
-    stats, header = watch.stats, watch.header
-    seconds = sum((each.ended - each.began).total_seconds() for each in stats.invocations)
-    summary = stats.summary(header, str(path), running=watch.running, elapsed_s=seconds)
-    data = ReportData(path, stats, header, watch.running, summary)
-    last = stats.invocations[-1]
+    data = ReportData(path, watch.stats, watch.header, watch.running, summary)
+    last = data.stats.invocations[-1]
     if data.running:
         last.outcome = "running"
     elif last.outcome == "running":

@@ -25,7 +25,7 @@ from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import BatchSnapshotError, InputError
 from batch_snapshot.ledger import reader
 from batch_snapshot.redaction import redacted
-from batch_snapshot.reporting import html, live, page, report
+from batch_snapshot.reporting import html, page, report
 from batch_snapshot.reporting.status import list_ledgers
 
 #: Seconds between two looks at a ledger at least, and the share of a processor that looks may take.
@@ -48,7 +48,6 @@ _HEADERS = {
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 #: Sends an action, its value and its account to the run that writes a ledger, and returns what that did.
 Control = Callable[[Path, str, str | None, str | None], str]
-#: Bytes of a command.
 LONGEST_COMMAND = 4096
 
 
@@ -87,13 +86,11 @@ async def serve(
     token: str = "",
     control: Control | None = None,
 ) -> AsyncIterator[None]:
-    """Serve while the context is open; at its end browsers get the last news.
+    """Serve while the context is open; at its end browsers get the last news, and the socket is closed.
 
-    Args:
-        source: says what is shown: a ledger, a folder of ledgers, or None as long as that is not known.
-        listening: the socket; it is closed at the end.
-        token: what requests must bear; empty: nothing, but they must name a loopback host.
-        control: carries out what the page's buttons say, in a thread; None: there are none.
+    `source` says what is shown: a ledger, a folder of ledgers, or None as long as that is not known. Requests
+    must bear the `token`; without one they must name a loopback host. `control` carries out what the page's
+    buttons say, in a thread; None: there are none.
     """
     site = Site(source, token, control)
     runner = web.AppRunner(
@@ -153,17 +150,17 @@ class Site:
         if ledger not in self._views:
             while len(self._views) >= MOST_VIEWS:
                 self._views.pop(next(iter(self._views)))
-            self._views[ledger] = Watched(live.LedgerView(ledger).read if ledger else self._list)
+            self._views[ledger] = Watched(page.LedgerView(ledger).read if ledger else self._list)
         return self._views[ledger]
 
-    def _list(self) -> live.View:
+    def _list(self) -> page.View:
         folder = self._source()
         if folder is None:
-            return live.message("Waiting", "The run has not begun yet.")
+            return page.message("Waiting", "The run has not begun yet.")
         try:
             ledgers = list_ledgers(folder)
         except (BatchSnapshotError, OSError) as error:
-            return live.message("Ledgers", str(error))
+            return page.message("Ledgers", str(error))
         text = html.template("ledgers.html").render(
             folder=folder, ledgers=ledgers, link=lambda name: self._link("/", folder / name)
         )
@@ -281,13 +278,13 @@ async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
 class Watched:
     """A view that is made at most once a second, however many browsers look at it."""
 
-    def __init__(self, read: Callable[[], live.View]) -> None:
+    def __init__(self, read: Callable[[], page.View]) -> None:
         self._read = read
         self._lock = asyncio.Lock()
         self._next = 0.0
-        self._view: live.View = ("", {})
+        self._view: page.View = ("", {})
 
-    async def look(self, *, now: bool = False) -> live.View:
+    async def look(self, *, now: bool = False) -> page.View:
         async with self._lock:
             began = time.monotonic()
             if now or began >= self._next:
@@ -295,6 +292,6 @@ class Watched:
                 self._next = began + max(LOOK_EVERY, cost / LOOK_SHARE)
         return self._view
 
-    def _read_and_measure(self) -> tuple[live.View, float]:
+    def _read_and_measure(self) -> tuple[page.View, float]:
         began = time.thread_time()
         return self._read(), time.thread_time() - began

@@ -78,7 +78,6 @@ class RunStats:
         self._left_out = self._looked_up = 0
         #: Keys of rows that the ledger had as failed or in doubt, and that have a new result.
         self.sent_again: set[bytes] = set()
-        #: The first rows of each group of this invocation.
         self.examples: defaultdict[FailureGroup, list[Example]] = defaultdict(list)
         #: The row that failed last, and why.
         self.last_error: str | None = None
@@ -150,7 +149,6 @@ class Invocation:
     rates: dict[str, float] = field(default_factory=dict)
     #: By second since it began: rows that succeeded, failed, are in doubt, and throttles.
     seconds: dict[int, list[int]] = field(default_factory=dict)
-    #: The line that opened it.
     header: Header | None = None
 
 
@@ -168,7 +166,6 @@ class LedgerStats:
         self.line: Line | None = None
         #: Seconds of each call that was a row's only one and was answered.
         self.latencies = array("d")
-        #: Results by their number of tries.
         self.attempts: Counter[int] = Counter()
         #: The offset of the last result of rows that succeeded and have another result since.
         self.repeated: dict[bytes, int] = {}

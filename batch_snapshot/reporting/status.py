@@ -182,7 +182,6 @@ class ListedLedger(NamedTuple):
     result: str
     counts: dict[str, int]
     started_at: datetime
-    #: When it was last written.
     changed_at: datetime
 
 

@@ -69,16 +69,13 @@ class AccountSummary(NamedTuple):
     throttled_calls: int
     #: Calls a second at the end; None: nothing was called.
     learned_rate: float | None = None
-    #: Why it stopped early, if it did.
     stopped: str | None = None
     #: Its rows by status, if known; of a run, only those that the run was to send.
     counts: Mapping[str, int] | None = None
 
     @property
     def has_failures(self) -> bool:
-        return bool(self.stopped) or any(
-            number for status, number in (self.counts or {}).items() if status != Status.SUCCEEDED
-        )
+        return bool(self.stopped) or any({**(self.counts or {}), "succeeded": 0}.values())
 
 
 class Example(NamedTuple):
@@ -121,7 +118,6 @@ class Summary:
     elapsed_s: float = 0.0
     #: Empty: there was nothing to do.
     accounts: Mapping[str, AccountSummary] = field(default_factory=dict)
-    #: Why it ended early.
     reasons: Sequence[str] = ()
     #: Rows of the ledger that the manifest no longer lists: how many, and the first of them.
     vanished: int = 0
@@ -248,7 +244,6 @@ ADVICE: Mapping[ErrorKind, str] = {
 }
 DOUBT_ADVICE = "may have a snapshot: run or retry settles this, under the same token"
 
-#: Characters of an error's message in an example.
 LONGEST_MESSAGE = 160
 
 #: Accounts and reasons that the text names.

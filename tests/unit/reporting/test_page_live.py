@@ -15,7 +15,7 @@ from batch_snapshot.ratelimit.forecast import Forecast
 from batch_snapshot.ratelimit.windows import CallLog, windows
 from batch_snapshot.reporting import page as report_page
 from batch_snapshot.reporting import report
-from batch_snapshot.reporting.live import LedgerView
+from batch_snapshot.reporting.page import LedgerView
 from batch_snapshot.reporting.status import LedgerWatch
 from tests.support.ledgers import BEGAN, RUN_ID, LedgerBuilder, row
 from tests.support.processes import move_in, write_manifest
@@ -180,7 +180,7 @@ def test_many_spent_windows_are_counted(tmp_path):
     hour = windows(Quota(per_hour=5))
     known = AccountForecast(Forecast((), 60.0), 1.0, "declared", hour, (5,), (60.0,))
     room = AccountForecast(Forecast((), 0.0), 1.0, "declared", hour, (1,), (0.0,))
-    data = report.load_watched(path, watch, {})
+    data = report.load_watched(path, watch, watch.summary(), {})
     data.forecasts = {"open": room, **{f"a{number}": known for number in range(30)}}
     data.frame = watch.frame()
     parts = report_page.sections(data, NOW)
