@@ -107,16 +107,20 @@ def _usage(error: click.ClickException, arguments: Sequence[str]) -> str:
 
 
 def _meant(error: click.NoSuchOption, params: Sequence[click.Parameter]) -> str:
-    """Options that begin with the given word, or else that take such a value, or else that look like it."""
-    begin = [flag for one in params for flag in one.opts if flag.startswith(error.option_name)]
+    """Options that begin with the word, else an argument or value of that name, else what looks like it."""
+    from difflib import get_close_matches
+
+    flags = [flag for one in params for flag in one.opts]
+    begin = [flag for flag in flags if flag.startswith(error.option_name)]
     values = {one.opts[0]: one.metavar or one.opts[0].upper() for one in params}
     value = error.option_name.strip("-").upper()
     takes = [
-        f"{flag}={metavar.strip('[=]')}" if flag.startswith("-") else metavar
-        for flag, metavar in values.items()
-        if value in re.findall("[A-Z]+", metavar)
+        f"{name}={metavar}" if name.startswith("-") else metavar
+        for name, metavar in values.items()
+        # Many options take a NAME or a FILE, which says nothing; only one takes HOST:PORT.
+        if value in metavar.split(":") and (":" in metavar or not name.startswith("-"))
     ]
-    meant = begin[:3] or takes or (error.possibilities or [])[:1]
+    meant = begin[:3] or takes or get_close_matches(error.option_name, flags, 1, 0.75)
     return f" Did you mean {' or '.join(map(repr, meant))}?" if meant else ""
 
 

@@ -330,6 +330,7 @@ def test_completion_in_a_real_bash(tmp_path):
         (["run", "x.yaml", "--simulat"], "'--simulate'"),
         (["run", "x.yaml", "--sim"], "'--simulate'"),
         (["report", "l.ndjson", "--htm", "x"], "'--html'"),
+        (["retry", "l.ndjson", "--acount", "x"], "'--accounts'"),
         (["retry", "--ledger", "l.ndjson"], "'LEDGER'"),
         (["watch", "l.ndjson", "--port", "8081"], "'--serve=HOST:PORT'"),
     ],
@@ -340,3 +341,9 @@ def test_typo_in_a_command_or_flag_gets_a_suggestion(capsys, arguments, meant):
     assert "Did you mean" in err
     assert meant in err
     assert "--yes" not in err
+
+
+@pytest.mark.parametrize("flag", ["--name", "--rows", "--number"])
+def test_option_that_only_shares_the_kind_of_its_value_is_not_suggested(capsys, flag):
+    assert cli.main(["retry", "l.ndjson", flag, "x"]) == 2
+    assert capsys.readouterr().err.endswith(f"error: No such option '{flag}'.\n")
