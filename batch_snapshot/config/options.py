@@ -23,11 +23,25 @@ SHORTEST_BUDGET, LONGEST_BUDGET = 1.0, 60.0
 BEGIN_WITHIN = 10.0
 #: A worker's clock may run faster or slower than ours by this share.
 CLOCK_DRIFT = 0.05
+#: The longest drain time-out of a ledger that is believed, in seconds.
+LONGEST_DRAIN = 3600.0
 
 
 def silent_after(budget: float, drain: float) -> float:
     """Seconds after which a batch that was handed out makes no call any more, wherever its worker is."""
     return (BEGIN_WITHIN + budget + drain) * (1 + CLOCK_DRIFT)
+
+
+def recorded_silence(settings: Mapping[str, Any]) -> float:
+    """The same by a run line's settings; 0: its calls were not made on a cluster."""
+
+    def seconds(name: str, longest: float, default: float) -> float:
+        value = settings.get(name)
+        return float(value) if isinstance(value, int | float) and 0 < value <= longest else default
+
+    drain = seconds("drain_s", LONGEST_DRAIN, DEFAULT_SETTINGS.drain_timeout)
+    budget = seconds("lease_s", LONGEST_BUDGET, BUDGET)
+    return silent_after(budget, drain) if settings.get("engine") == "dask" else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

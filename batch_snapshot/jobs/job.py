@@ -14,12 +14,7 @@ from batch_snapshot.config.accounts import Targets
 from batch_snapshot.config.options import Options, option_warnings, recorded_settings
 from batch_snapshot.errors import LedgerError, ManifestError
 from batch_snapshot.jobs import identity_check, plan
-from batch_snapshot.jobs.locked import (
-    LockedLedger,
-    RetriedLedger,
-    check_ledger_fits,
-    read_history,
-)
+from batch_snapshot.jobs.locked import LockedLedger, RetriedLedger, check_ledger_fits, read_history
 from batch_snapshot.ledger import history, reader
 from batch_snapshot.ledger.history import History
 from batch_snapshot.ledger.records import Header

@@ -48,10 +48,10 @@ def nothing_to_do_summary(job: Job) -> Summary:
     why = f"{what}: nothing left to run. For a new run of the same rows name a new --ledger"
     if job.header.command == "retry":
         why = "no row of this selection failed or is in doubt: nothing to retry"
-    return run_summary(job, "completed", stats, warnings=[*job.warnings, f"{job.path}: {why}"])
+    return summarize(job, "completed", stats, warnings=[*job.warnings, f"{job.path}: {why}"])
 
 
-def run_summary(
+def summarize(
     job: Job,
     outcome: str,
     stats: RunStats,

@@ -23,14 +23,7 @@ from batch_snapshot.aws.client import Clients
 from batch_snapshot.aws.target import Target, open_target
 from batch_snapshot.clock import utc_now
 from batch_snapshot.cluster.coordinator import Coordinator
-from batch_snapshot.config.options import (
-    BUDGET,
-    DEFAULT_SETTINGS,
-    LONGEST_BUDGET,
-    Options,
-    silent_after,
-    state_folder_of,
-)
+from batch_snapshot.config.options import Options, recorded_silence, state_folder_of
 from batch_snapshot.discovery.readers import Environment, readers_over
 from batch_snapshot.engine.account import AccountState, Stop, StopKind
 from batch_snapshot.engine.limits import AccountLimits
@@ -38,17 +31,10 @@ from batch_snapshot.engine.pool import Engine
 from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.engine.seams import Seams
 from batch_snapshot.errors import InputError, ManifestError, StorageError, install_command
-from batch_snapshot.jobs import identity_check, plan
+from batch_snapshot.jobs import identity_check, outcome, plan
 from batch_snapshot.jobs.control import Controller
 from batch_snapshot.jobs.job import Job, open_retry, open_run
 from batch_snapshot.jobs.locked import discover_pairs, load_discovered, lock_ledger, lock_retried_ledger
-from batch_snapshot.jobs.outcome import (
-    StopHandler,
-    decide_outcome,
-    defer_rest,
-    nothing_to_do_summary,
-    run_summary,
-)
 from batch_snapshot.jobs.preview import Preview, preview_job
 from batch_snapshot.jobs.recorder import Recorder
 from batch_snapshot.jobs.skipping import SkipFilter, prepare_skipping, skip_rows
@@ -68,8 +54,6 @@ Callers = Union[Clients, "Workers"]
 
 #: Rows looked at between two turns of everything else.
 BATCH = 64
-#: The longest drain time-out of a ledger that is believed, in seconds.
-LONGEST_DRAIN = 3600.0
 
 
 def open_callers(
@@ -180,8 +164,8 @@ def _preview(job: Job, hooks: Hooks) -> Preview:
 async def _carry_out(job: Job, hooks: Hooks) -> Summary:
     """Send what the job asks for: the one path of run, resume and retry."""
     if job.nothing_to_do:
-        return nothing_to_do_summary(job)
-    options, stop_handler = job.options, StopHandler(hooks.stopping)
+        return outcome.nothing_to_do_summary(job)
+    options, stop_handler = job.options, outcome.StopHandler(hooks.stopping)
     async with AsyncExitStack() as stack:
         if hooks.signals:
             stack.enter_context(interrupts.listen(stop_handler))
@@ -191,7 +175,11 @@ async def _carry_out(job: Job, hooks: Hooks) -> Summary:
             raise InputError("not confirmed: nothing was called")
         target = await open_target(job.endpoint, stack, options.simulated, options.engine.concurrency)
         ledger = stack.enter_context(writer.Ledger(job.path))
-        await wait_for_lost_workers(job.past, hooks.on_wait)
+        last, end = job.past.last, job.past.end
+        if last and end is None and (silence := recorded_silence(last.settings)):
+            if hooks.on_wait:
+                hooks.on_wait(f"waiting {silence:.0f} s: the workers of the crashed run may still make calls")
+            await anyio.sleep(silence)
         callers = await stack.enter_async_context(
             hooks.world.open_callers(job.accounts, target, options, hooks.now)
         )
@@ -211,30 +199,13 @@ async def _carry_out(job: Job, hooks: Hooks) -> Summary:
         controller = hooks.control and Controller(engine, limits, recorder, hooks.control)
         await _run_engine(engine, view, recorder, hooks, skipping, controller=controller)
         stop_handler.end()
-        outcome = decide_outcome(engine, stats)
-        await recorder.end(outcome)
+        result = outcome.decide_outcome(engine, stats)
+        await recorder.end(result)
         warnings += [*recorder.clear_reminders(), *(skipping.warnings if skipping else ()), *job.warnings]
         warnings += [text for account in accounts.values() for text in account.warnings]
         reads = skipping.reads if skipping else {}
         signum = stop_handler.signum
-        return run_summary(job, outcome, stats, view=view, signum=signum, warnings=warnings, reads=reads)
-
-
-async def wait_for_lost_workers(past: History, on_wait: Callable[[str], None] | None) -> None:
-    """Wait until the workers of a coordinator that crashed must have stopped calling."""
-    last = past.last
-    if last is None or past.end is not None or last.settings.get("engine") != "dask":
-        return
-
-    def seconds(name: str, longest: float, default: float) -> float:
-        value = last.settings.get(name)
-        return float(value) if isinstance(value, int | float) and 0 < value <= longest else default
-
-    budget = seconds("lease_s", LONGEST_BUDGET, BUDGET)
-    left = silent_after(budget, seconds("drain_s", LONGEST_DRAIN, DEFAULT_SETTINGS.drain_timeout))
-    if on_wait:
-        on_wait(f"waiting {left:.0f} s: the workers of the crashed run may still make calls")
-    await anyio.sleep(left)
+        return outcome.summarize(job, result, stats, view=view, signum=signum, warnings=warnings, reads=reads)
 
 
 def build_engine(
@@ -305,7 +276,7 @@ async def _run_engine(
             view.planned = job.planned() if job.options.limit else None
             batches = plan.batches(job.requests(), BATCH)
             await engine.run(_stop_if_manifest_changes(engine, batches), view.todo)
-            defer_rest(engine, stats, job.options.limit)
+            outcome.defer_rest(engine, stats, job.options.limit)
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         first: BaseException | None = group.subgroup(StorageError)

@@ -20,17 +20,10 @@ from batch_snapshot.ledger.records import Header
 from batch_snapshot.models import ErrorKind, Row, Skip, Status
 from batch_snapshot.ratelimit.windows import DAY, windows
 from batch_snapshot.redaction import redacted
-from batch_snapshot.reporting import charts, html
+from batch_snapshot.reporting import charts, html, report
 from batch_snapshot.reporting.display import Frame
 from batch_snapshot.reporting.entries import UNATTEMPTED, ReportEntry
 from batch_snapshot.reporting.next_steps import remedy
-from batch_snapshot.reporting.report import (
-    FailureMessages,
-    ReportData,
-    load_watched,
-    manifest_rows,
-    replacing,
-)
 from batch_snapshot.reporting.status import LedgerWatch
 from batch_snapshot.reporting.summary import advice, largest_first
 from batch_snapshot.text import truncated
@@ -54,13 +47,13 @@ STATUSES = (
 )
 
 
-def write(data: ReportData, file: Path, now: datetime) -> None:
+def write(data: report.ReportData, file: Path, now: datetime) -> None:
     page = render(data, now)
-    with replacing(data, file) as out:
+    with report.replacing(data, file) as out:
         out.write(page)
 
 
-def render(data: ReportData, now: datetime) -> str:
+def render(data: report.ReportData, now: datetime) -> str:
     rows, counts = PageRows(), data.summary.counts
     for entry in data.entries():
         rows.add(entry)
@@ -94,12 +87,12 @@ def render(data: ReportData, now: datetime) -> str:
     )
 
 
-def title(data: ReportData) -> str:
+def title(data: report.ReportData) -> str:
     result, counts = data.summary.result, data.summary.counts
     return f"{data.header.name}: {result}, {counts.succeeded:,} of {counts.total:,} rows succeeded"
 
 
-def sections(data: ReportData, now: datetime) -> dict[str, str]:
+def sections(data: report.ReportData, now: datetime) -> dict[str, str]:
     """The parts of the page before its table of rows, by name, each as HTML."""
     summary, stats, quotas = data.summary, data.stats, accounts_with_quotas(data.path, data.header)
     drawn = [
@@ -142,7 +135,7 @@ def sections(data: ReportData, now: datetime) -> dict[str, str]:
     return {name: getattr(module, f"part_{name}")() for name in SECTIONS}
 
 
-def _accounts(data: ReportData) -> list[tuple[str, Counter[str]]]:
+def _accounts(data: report.ReportData) -> list[tuple[str, Counter[str]]]:
     """The accounts as the manifest has them; of very many those in which the most rows failed."""
     places = {name: place for place, name in enumerate(data.header.accounts)}
     accounts = sorted(data.accounts.items(), key=lambda item: places.get(item[0], len(places)))
@@ -151,7 +144,7 @@ def _accounts(data: ReportData) -> list[tuple[str, Counter[str]]]:
     return accounts[:MOST_ACCOUNTS]
 
 
-def _windows(data: ReportData, now: datetime) -> list[tuple[str, str, int, int, str]]:
+def _windows(data: report.ReportData, now: datetime) -> list[tuple[str, str, int, int, str]]:
     """The quota windows now: account, window, calls used, its limit, and when it opens; the fullest first."""
 
     def opens(seconds: float) -> str:
@@ -167,7 +160,7 @@ def _windows(data: ReportData, now: datetime) -> list[tuple[str, str, int, int, 
     return sorted(found, key=lambda each: -each[2] / max(1, each[3]))
 
 
-def allowed_rates(data: ReportData) -> list[float | None]:
+def allowed_rates(data: report.ReportData) -> list[float | None]:
     return [
         allowed_rate(data.path, each.header) if each.header and not each.rates else None
         for each in data.stats.invocations
@@ -183,7 +176,7 @@ def allowed_rate(path: Path, header: Header, changed: Mapping[str, float] | None
     return sum(filter(None, rates)) if rates and None not in rates else None
 
 
-def _difference(data: ReportData) -> Difference | None:
+def _difference(data: report.ReportData) -> Difference | None:
     """What changed since the ledger before it; None: there is none, or it cannot be read."""
     first = data.stats.history.first or data.header
     with suppress(InputError):
@@ -207,7 +200,7 @@ class PageRows:
 
     def __init__(self, most: int = html.MOST_ROWS) -> None:
         self.total = 0
-        self.groups: dict[FailureGroup, FailureMessages] = {}
+        self.groups: dict[FailureGroup, report.FailureMessages] = {}
         self.accounts: dict[str, Counter[str]] = {}
         self._most = most
         self._kept: dict[str, list[ReportEntry]] = {status: [] for status in STATUSES}
@@ -217,7 +210,7 @@ class PageRows:
         self.accounts.setdefault(entry.row.account, Counter())[entry.status] += 1
         if entry.status in {Status.FAILED, Status.IN_DOUBT}:
             group = FailureGroup(Status(entry.status), entry.kind or ErrorKind.UNKNOWN, entry.code)
-            self.groups.setdefault(group, FailureMessages()).add(entry)
+            self.groups.setdefault(group, report.FailureMessages()).add(entry)
         if len(self._kept[entry.status]) < self._most:
             self._kept[entry.status].append(entry)
 
@@ -306,14 +299,14 @@ class LedgerView:
             self._file = None
             return message(f"{self._path.name} cannot be read", str(error))
 
-    def _data(self) -> ReportData:
+    def _data(self) -> report.ReportData:
         """What the page tells. Its messages are examples, and not counted."""
         watch, stats = self._watch, self._watch.stats
         summary = watch.summary()
         groups = {}
         for group, number in summary.failures.items():
             messages = [redacted(example.message) for example in summary.examples.get(group, ())]
-            groups[group] = FailureMessages(number, messages=Counter(dict.fromkeys(messages, 0)))
+            groups[group] = report.FailureMessages(number, messages=Counter(dict.fromkeys(messages, 0)))
         accounts = {
             name: Counter({status.value: number for status, number in rows.statuses.items()})
             for name, rows in stats.accounts.items()
@@ -322,7 +315,7 @@ class LedgerView:
             states = accounts.setdefault(name, Counter())
             states["unattempted"] = max(0, number - states.total())
         left = {name: states["unattempted"] + states["in_doubt"] for name, states in accounts.items()}
-        data = load_watched(self._path, watch, summary, left)
+        data = report.load_watched(self._path, watch, summary, left)
         data.groups, data.accounts = groups, accounts
         if not watch.running:
             return data
@@ -346,7 +339,7 @@ def message(page: str, text: str) -> View:
 def _rows_of_accounts(header: Header) -> Mapping[str, int]:
     """How many rows of each account the run has, by its manifest; empty: not known."""
     with suppress(BatchSnapshotError):
-        rows = Counter(row.account for row in manifest_rows(header))
+        rows = Counter(row.account for row in report.manifest_rows(header))
         return rows if rows.total() == header.rows and header.command == "run" else {}
     return {}
 
