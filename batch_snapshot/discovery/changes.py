@@ -26,9 +26,9 @@ def parse_date(value: Any, now: float) -> float | None:
     return at if EARLIEST <= at <= now + AHEAD else None
 
 
-def unchanged(modified: float | None, since: float | None, margin: float = 0.0) -> bool:
-    """Whether a pair can be left out; `margin` is by how many seconds the two clocks may differ."""
-    return modified is not None and since is not None and modified < since - margin
+def unchanged(modified: float | None, since: float | None) -> bool:
+    """Whether a pair can be left out."""
+    return modified is not None and since is not None and modified < since
 
 
 def pages_to_read(wanted: int, named_at_once: int = NAMED_AT_ONCE) -> int:
