@@ -45,27 +45,21 @@ _USER_INFO = re.compile(r"(?<=://)[^\s/?#]+(?=@)")
 
 class Secrets:
     def __init__(self, texts: Iterable[str] = ()) -> None:
-        self._known: set[str] = set()
-        self._anywhere: list[str] = []
-        self._words: list[str] = []
+        #: The longest first: one secret may contain another.
+        self._known: list[str] = []
         self.add(texts)
 
     def add(self, texts: Iterable[str]) -> None:
         """Know more; what is shorter than `SHORTEST_WORD` is ignored, as any word may be the same."""
         if fresh := {text for text in texts if len(text) >= SHORTEST_WORD and text not in self._known}:
-            self._known |= fresh
-            # The longest first: one secret may contain another.
-            by_length = sorted(self._known, key=len, reverse=True)
-            self._anywhere = [text for text in by_length if len(text) >= LONG]
-            self._words = [text for text in by_length if len(text) < LONG]
+            self._known = sorted(fresh.union(self._known), key=len, reverse=True)
 
     def scrub(self, text: str) -> str:
         """The text without the secrets, and without user and password of any URL."""
-        for secret in self._anywhere:
-            if secret in text:
+        for secret in self._known:
+            if secret in text and len(secret) >= LONG:
                 text = text.replace(secret, INSTEAD)
-        for secret in self._words:
-            if secret in text:
+            elif secret in text:
                 text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])", INSTEAD, text)
         return _USER_INFO.sub(INSTEAD, text) if "@" in text else text
 
@@ -123,15 +117,10 @@ def _spellings(user_info: str) -> Iterator[str]:
             yield b64encode(pair.encode(encoding, "replace")).decode().rstrip("=")
 
 
-def _encodings(text: str) -> Iterator[str]:
+def _encodings(text: str) -> set[str]:
     """The text as it is written in URLs, in Python's errors, in JSON and in HTML."""
-    yield text
-    yield quote(text, safe="", errors="replace")
-    yield quote(text, safe="!$&'()*+,;=~:@", errors="replace")
-    yield repr(text)[1:-1]
-    yield ascii(text)[1:-1]
-    yield json.dumps(text)[1:-1]
-    yield escape(text)
+    quoted = {quote(text, safe, errors="replace") for safe in ("", "!$&'()*+,;=~:@")}
+    return {text, *quoted, repr(text)[1:-1], ascii(text)[1:-1], json.dumps(text)[1:-1], escape(text)}
 
 
 def of_webhook(url: str) -> set[str]:

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -53,17 +53,11 @@ def replaced(path: Path, mode: int | None = None) -> Iterator[TextIO]:
 def as_manifest(
     pairs: Iterable[FoundPair], name: str, defaults: Mapping[str, str], about: str
 ) -> Iterator[str]:
-    yield f"# {about}\n"
-    yield f"version: 1\nname: {name}\ndefaults:\n"
-    for key in ("catalog", "template"):
-        yield f"  {key}: {defaults[key]}\n"
-    yield "pairs:\n"
-    empty = True
-    for pair in pairs:
-        empty = False
-        yield f"  - {entry(pair, defaults)}\n"
-    if empty:
-        yield "  []\n"
+    yield f"# {about}\nversion: 1\nname: {name}\ndefaults:\n"
+    yield f"  catalog: {defaults['catalog']}\n  template: {defaults['template']}\npairs:\n"
+    entries = (f"  - {entry(pair, defaults)}\n" for pair in pairs)
+    yield next(entries, "  []\n")
+    yield from entries
 
 
 def entry(pair: FoundPair, defaults: Mapping[str, str]) -> str:
@@ -88,17 +82,17 @@ def by_line(pairs: Iterable[FoundPair], *, full: bool) -> Iterator[str]:
 
 
 def as_json(found: Discovery) -> dict[str, Any]:
-    counts = asdict(found.counts)
+    counts = found.counts
     sources = {
-        name: {"listed": counts["listed"][name], "taken": counts["taken"][name]} for name in counts["listed"]
+        name: {"listed": listed, "taken": counts.taken[name]} for name, listed in counts.listed.items()
     }
     return {
         "outcome": "completed",
         "output": found.output,
-        "pairs": counts["pairs"],
-        "engagements": counts["engagements"],
+        "pairs": counts.pairs,
+        "engagements": counts.engagements,
         "sources": sources,
-        "active_jobs": counts["active_jobs"],
+        "active_jobs": counts.active_jobs,
         "added": found.added,
         "gone": found.gone,
         "resumed": found.resumed,

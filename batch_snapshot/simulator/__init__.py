@@ -12,21 +12,7 @@ loopback addresses only.
         ...  # point a client's endpoint_url at url
         assert simulator.pair_overlaps == 0
 
-Some ids are refused, to show what a refusal looks like. An engagement id that contains
-
-=========== =================================================================
-`denied`    AccessDeniedException (reads too), e.g. ``eng-denied00000001``
-`missing`   ResourceNotFoundException (reads too), e.g. ``eng-missing0000001``
-`quota`     ServiceQuotaExceededException, e.g. ``eng-quota000000001``
-`conflict`  ConflictException, e.g. ``eng-conflict000001``
-`invalid`   ValidationException BUSINESS_VALIDATION_FAILED, e.g. ``eng-invalid0000001``
-=========== =================================================================
-
-and an access key id that begins with `AKIAEXPIRED` (ExpiredTokenException), `AKIAUNKNOWN`
-(UnrecognizedClientException) or `AKIADENIED` (AccessDeniedException).
-
-Outside the API: ``GET /_simulator/record`` answers `Simulator.record()` as JSON (``?log=1`` adds
-every call), ``POST /_simulator/touch`` with ``{"opportunity": "O1"}`` modifies an opportunity.
+What it refuses on demand, and its own paths, are in docs/reference/simulator.md.
 """
 
 from batch_snapshot.simulator.faults import KINDS, Faults

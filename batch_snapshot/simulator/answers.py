@@ -67,7 +67,7 @@ def denied(operation: str) -> Refusal:
 
 
 def check_engagement(operation: str, params: Mapping[str, Any]) -> None:
-    """Refuse what the engagement's id asks to have refused (see the package's docstring)."""
+    """Refuse what the engagement's id asks to have refused (see docs/reference/simulator.md)."""
     engagement = params.get("EngagementIdentifier")
     if not isinstance(engagement, str):
         return
