@@ -140,16 +140,15 @@ def describe(forecast: Forecast, now: datetime) -> str:
 
 
 def _begins(span: ForecastSpan, now: datetime) -> str:
-    return "now" if span.begins_in < 1 else f"from {clock_time(span.begins_in, now)}"
+    return "now" if span.begins_in < 1 else f"from {clock_time(span.begins_in, now, zone='')}"
 
 
-def clock_time(seconds: float, now: datetime) -> str:
-    """The time in `seconds` from now: HH:MM today, with the weekday this week, else with the date."""
+def clock_time(seconds: float, now: datetime, zone: str = " %Z") -> str:
+    """The time in `seconds` from now, with its zone; not today: with the weekday or, later, the date."""
     try:
         then = (now.astimezone(UTC) + timedelta(seconds=seconds)).replace(microsecond=0)
         local = (then + timedelta(seconds=-then.second % 60)).astimezone(now.tzinfo)
     except OverflowError:
         return "after the year 9999"
-    if local.date() == now.date():
-        return f"{local:%H:%M}"
-    return f"{local:%a %H:%M}" if seconds < DATED else f"{local:%Y-%m-%d %H:%M}"
+    day = "" if local.date() == now.date() else "%a " if seconds < DATED else "%Y-%m-%d "
+    return f"{local:{day}%H:%M{zone}}"

@@ -270,12 +270,13 @@ def judge(wanted: list[Step], output: str) -> None:
 
 _DAY = r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b"
 _VARIABLE = re.compile(
-    rf"{_DAY}|[0-9a-f]{{8}}-[0-9a-f-]{{27}}|[━─╸╺█▏▎▍▌▋▊▉]+|\d[\d.,:TZ-]*(?:ms|s|m|h|d)?\b"
+    rf"{_DAY}|(?<=\d\d:\d\d) (?:[A-Z]{{3,5}}|[+-]\d+)\b"
+    r"|[0-9a-f]{8}-[0-9a-f-]{27}|[━─╸╺█▏▎▍▌▋▊▉]+|\d[\d.,:TZ-]*(?:ms|s|m|h|d)?\b"
 )
 
 
 def shape(line: str) -> str:
-    """A line without what differs from run to run: numbers, times, ids, bars, spaces."""
+    """A line without what differs from run to run: numbers, times and their zones, ids, bars, spaces."""
     return " ".join(_VARIABLE.sub("#", line).split())
 
 

@@ -280,7 +280,7 @@ def test_display_is_as_shown():
         counts=summary.Counts(552, 20, 0, 328),
         elapsed=33.0,
         left=86_376.0,
-        ends="Wed 17:31",
+        ends="Wed 17:31 UTC",
         calls=600,
         throttled=7,
         parts=parts,

@@ -19,7 +19,7 @@ from batch_snapshot.reporting.summary import Counts
 from tests.support.processes import pairs
 
 #: A Thursday, in a zone two hours ahead.
-NOW = datetime(2026, 3, 5, 2, 10, tzinfo=timezone(timedelta(hours=2)))
+NOW = datetime(2026, 3, 5, 2, 10, tzinfo=timezone(timedelta(hours=2), "EET"))
 DAILY = QuotaWindow("per_day", 10_000, DAY)
 
 
@@ -73,14 +73,14 @@ def test_a_plan_says_what_is_sent_where_how_fast_and_until_when():
         "  endpoint  aws",
         "  ledger    l.ndjson (8,200 rows: 1,000 succeeded, 7,200 unattempted)",
         "  account   main: 2 calls/s, declared",
-        "            7,200 rows: now; ends 03:10, in 1:00:00",
+        "            7,200 rows: now; ends 03:10 EET, in 1:00:00",
     ]
 
 
 def test_a_plan_shows_the_days_on_which_windows_open():
     words = preview.as_text(DAYS).splitlines()[-1].strip()
     assert words.startswith(
-        "23,400 rows: 10,000 now, 10,000 from Fri 02:10, 3,400 from Sat 02:10; ends Sat 02:25"
+        "23,400 rows: 10,000 now, 10,000 from Fri 02:10, 3,400 from Sat 02:10; ends Sat 02:25 EET"
     )
     assert words.endswith("in 2 days, 0:14:10")
 
@@ -119,7 +119,7 @@ def test_a_window_of_zero_calls_means_never(render):
 
 
 def test_the_brief_form_is_a_line_an_account():
-    assert preview.brief(ONE) == "7,200 rows: now; ends 03:10, in 1:00:00 (2 calls/s, declared)"
+    assert preview.brief(ONE) == "7,200 rows: now; ends 03:10 EET, in 1:00:00 (2 calls/s, declared)"
     first, second = preview.brief(TWO).splitlines()
     assert first.startswith("main: 7,200 rows: now; ends ")
     assert second.startswith("acme: 100 rows: ")

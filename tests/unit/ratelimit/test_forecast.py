@@ -21,7 +21,7 @@ DAY = 86_400.0
 #: Memory where there is any.
 SHM = "/dev/shm" if Path("/dev/shm").is_dir() else None
 #: A Wednesday, two hours east of Greenwich.
-NOW = datetime(2026, 11, 25, 2, 10, tzinfo=timezone(timedelta(hours=2)))
+NOW = datetime(2026, 11, 25, 2, 10, tzinfo=timezone(timedelta(hours=2), "EET"))
 
 # ---- by examples
 
@@ -146,32 +146,32 @@ def words(calls: int, rate: float, windows: Sequence[tuple[float, int]], now: da
 
 def test_days_of_this_week_are_named():
     assert words(23_400, 1, [(DAY, 10_000)]) == (
-        "23,400 rows: 10,000 now, 10,000 from Thu 02:10, 3,400 from Fri 02:10; ends Fri 03:07"
+        "23,400 rows: 10,000 now, 10,000 from Thu 02:10, 3,400 from Fri 02:10; ends Fri 03:07 EET"
     )
 
 
 def test_a_time_today_needs_no_day():
-    assert words(400, 1, []) == "400 rows: now; ends 02:17"
-    assert words(1, 1, []) == "1 row: now; ends 02:10"
+    assert words(400, 1, []) == "400 rows: now; ends 02:17 EET"
+    assert words(1, 1, []) == "1 row: now; ends 02:10 EET"
     # Pauses of less than a minute are not worth a word.
-    assert words(250, 100, [(60, 100)]) == "250 rows: now; ends 02:12"
-    assert words(250, 100, [(120, 100)]) == ("250 rows: 100 now, 100 from 02:12, 50 from 02:14; ends 02:14")
+    assert words(250, 100, [(60, 100)]) == "250 rows: now; ends 02:12 EET"
+    windows = [(120, 100)]
+    assert words(250, 100, windows) == "250 rows: 100 now, 100 from 02:12, 50 from 02:14; ends 02:14 EET"
 
 
 def test_one_span_may_begin_later_and_end_on_another_day():
-    assert words(100_000, 1, []) == "100,000 rows: now; ends Thu 05:57"
+    assert words(100_000, 1, []) == "100,000 rows: now; ends Thu 05:57 EET"
     later = Forecast((ForecastSpan(7200.0, 5),), 7204.0)
-    assert describe(later, NOW) == "5 rows: from 04:10; ends 04:11"
-    assert (
-        describe(Forecast((ForecastSpan(DAY, 5),), DAY + 4), NOW) == "5 rows: from Thu 02:10; ends Thu 02:11"
-    )
+    assert describe(later, NOW) == "5 rows: from 04:10; ends 04:11 EET"
+    tomorrow = Forecast((ForecastSpan(DAY, 5),), DAY + 4)
+    assert describe(tomorrow, NOW) == "5 rows: from Thu 02:10; ends Thu 02:11 EET"
 
 
 def test_a_day_beyond_this_week_has_its_date():
     almost = Forecast((ForecastSpan(6 * DAY - 60, 5),), 6 * DAY)
-    assert describe(almost, NOW) == "5 rows: from Tue 02:09; ends 2026-12-01 02:10"
+    assert describe(almost, NOW) == "5 rows: from Tue 02:09; ends 2026-12-01 02:10 EET"
     week = Forecast((ForecastSpan(0.0, 5),), 7 * DAY)
-    assert describe(week, NOW) == "5 rows: now; ends 2026-12-02 02:10"
+    assert describe(week, NOW) == "5 rows: now; ends 2026-12-02 02:10 EET"
 
 
 def test_of_many_spans_the_first_three_and_the_last_are_named():
@@ -179,7 +179,7 @@ def test_of_many_spans_the_first_three_and_the_last_are_named():
     assert "…" not in words(6, 1, [(DAY, 1)])
     assert words(85_000, 1, [(DAY, 10_000)]) == (
         "85,000 rows: 10,000 now, 10,000 from Thu 02:10, 10,000 from Fri 02:10, …, "
-        "5,000 from 2026-12-03 02:10; ends 2026-12-03 03:34"
+        "5,000 from 2026-12-03 02:10; ends 2026-12-03 03:34 EET"
     )
 
 
@@ -199,14 +199,14 @@ def test_summer_time_is_followed():
     berlin = ZoneInfo("Europe/Berlin")
     saturday = datetime(2026, 10, 24, 12, 0, tzinfo=berlin)
     assert words(20_000, 1, [(DAY, 10_000)], saturday) == (
-        "20,000 rows: 10,000 now, 10,000 from Sun 11:00; ends Sun 13:47"
+        "20,000 rows: 10,000 now, 10,000 from Sun 11:00; ends Sun 13:47 CET"
     )
 
 
 def test_times_are_rounded_up_so_that_they_hold():
     now = NOW.replace(second=30, microsecond=400_000)
     assert words(20_000, 1, [(DAY, 10_000)], now) == (
-        "20,000 rows: 10,000 now, 10,000 from Thu 02:11; ends Thu 04:58"
+        "20,000 rows: 10,000 now, 10,000 from Thu 02:11; ends Thu 04:58 EET"
     )
 
 
