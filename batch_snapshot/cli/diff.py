@@ -49,7 +49,7 @@ def diff_command(before: Path, after: Path, *, payload: bool, **given: Any) -> i
 
 
 def _diff_payloads(paths: list[Path], given: dict[str, Any]) -> int:
-    from batch_snapshot.export import diff, fetch, page
+    from batch_snapshot.export import diff, fetch
     from batch_snapshot.ledger import reader
 
     folder, fields, html = given["exports"], given["fields"], given["page"]
@@ -58,7 +58,7 @@ def _diff_payloads(paths: list[Path], given: dict[str, Any]) -> int:
         raise reader.missing(gone[0])
     ledgers = fetch.export_files([path for path in paths if reader.head_if_ledger(path)], folder)
     if html:
-        page.check(html, [*paths, *ledgers.values()])
+        diff.check_page(html, [*paths, *ledgers.values()])
     done = fetch.Exported()
     if ledgers:
         note = ": what was fetched is kept, and the same command continues"
@@ -70,7 +70,7 @@ def _diff_payloads(paths: list[Path], given: dict[str, Any]) -> int:
     found = diff.diff(before, after, fields, {one.row for one in done.findings})
     terminal.warn(found.warnings)
     if html:
-        page.write(found, html, utc_now())
+        diff.write_page(found, html, utc_now())
 
     def as_json() -> dict[str, Any]:
         return diff.as_json(found) | ({"export": fetch.as_json(done)} if ledgers else {})

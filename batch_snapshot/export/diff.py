@@ -3,21 +3,28 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from markupsafe import Markup
 
 from batch_snapshot import sqlite
 from batch_snapshot.errors import InputError
 from batch_snapshot.export import tables
 from batch_snapshot.export.records import positions
+from batch_snapshot.files import resolved
 from batch_snapshot.models import Row
+from batch_snapshot.reporting import html
 from batch_snapshot.sqlite import Connection
 from batch_snapshot.text import plural, truncated
 
 #: Rows that the text names, and that JSON holds at most; characters of a value in the text.
 SHOWN, KEPT, WIDEST = 10, 100_000, 60
+#: Fields that are counted on the page.
+MOST_FIELDS = 500
 
 _TABLES = ";".join(
     f"CREATE TABLE {name} (key BLOB PRIMARY KEY, revision INTEGER, record TEXT) WITHOUT ROWID"
@@ -168,3 +175,71 @@ def shown(value: Any, widest: int = WIDEST) -> str:
     if isinstance(value, list):
         value = ", ".join(map(str, value))
     return truncated(str(value), widest) or "empty"
+
+
+# -- as a page ------------------------------------------------------------------------------------------
+
+#: One value that changed: its path, and what it was and is.
+Changed = tuple[PayloadChange, str, str, str]
+
+
+def check_page(path: Path, sources: Iterable[Path]) -> None:
+    """Refuse a path at which the page would replace a folder, or what it is made from."""
+    if resolved(path) in map(resolved, sources):
+        raise InputError(f"{path}: is what the page is made from; name another file with --html")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file in it with --html")
+
+
+def write_page(found: PayloadDifference, path: Path, made_at: datetime) -> None:
+    page = _page(found, made_at).encode("utf-8", "replace")
+    with tables.private_file(path, "--html") as file:
+        file.write(page)
+
+
+def _page(found: PayloadDifference, made_at: datetime) -> str:
+    widest = html.LONGEST_MESSAGE
+    changed = [
+        (change, path, shown(before, widest), shown(after, widest))
+        for change in found.changes
+        for path, (before, after) in change.fields.items()
+    ][: html.MOST_ROWS]
+    listed = changed[: html.PLAIN_ROWS]
+    first = f"first {len(listed):,} of " if found.values_changed > len(listed) else ""
+    section = html.template("payload.html").render(
+        found=found,
+        both=found.rows_before - found.only_before,
+        fields=found.fields.most_common(MOST_FIELDS),
+    )
+    return html.render_table(
+        f"{found.rows_changed:,} rows changed: {found.before} → {found.after}",
+        {"payload": Markup(section)},  # noqa: S704 - made by a template
+        made_at,
+        title="Changes",
+        script="changes.js",
+        data=_columns(changed),
+        shown=len(changed),
+        total=found.values_changed,
+        command="batch-snapshot diff --payload … --format json",
+        choice="Field",
+        searched="engagement, resource, value",
+        plain_note=f"the {first}{found.values_changed:,} changes",
+        plain_head=("Engagement", "Resource", "Field", "Before", "After"),
+        plain=[
+            ("", (one.row.engagement, one.row.resource, path, before, after))
+            for one, path, before, after in listed
+        ],
+    )
+
+
+def _columns(changed: list[Changed]) -> dict[str, Any]:
+    """The changes column by column, as the report has rows."""
+    changes, paths, before, after = zip(*changed, strict=True) if changed else ((), (), (), ())
+    texts = {name: [getattr(change.row, name) for change in changes] for name in Row._fields}
+    texts |= {"field": [*map(field_of, paths)], "path": [*paths], "before": [*before], "after": [*after]}
+    revisions = ("revision_before", "revision_after")
+    return {
+        "rows": len(changed),
+        "texts": {name: html.numbered(column) for name, column in texts.items()},
+        "numbers": {name: [getattr(change, name) or 0 for change in changes] for name in revisions},
+    }

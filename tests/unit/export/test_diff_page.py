@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from batch_snapshot.export import diff, page
+from batch_snapshot.export import diff
 from tests.support import browser
 from tests.support.browser import OpenPage
 from tests.unit.export.test_diff import write
@@ -31,7 +31,7 @@ def file(tmp_path):
     after[8] = (8, 2, {"Stage": EVIL, "Title": "=9", "Team": [{"Name": EVIL}]})
     after[9] = (9, 2, {"Title": "=9", f"{EVIL}": []})
     found = diff.diff(write(tmp_path / "a.ndjson", *before), write(tmp_path / "b.ndjson", *after))
-    page.write(found, tmp_path / "changes.html", NOW)
+    diff.write_page(found, tmp_path / "changes.html", NOW)
     return tmp_path / "changes.html"
 
 
@@ -80,7 +80,7 @@ def test_page_counts_fields_and_shows_each_change(file, chromium):
 
 
 def test_page_without_changes_says_so(tmp_path, chromium):
-    page.write(diff.PayloadDifference("a", "b", 1, 1), tmp_path / "none.html", NOW)
+    diff.write_page(diff.PayloadDifference("a", "b", 1, 1), tmp_path / "none.html", NOW)
     opened = OpenPage(chromium)
     opened.open(tmp_path / "none.html")
     opened.page.locator("#place", has_text="There are no changes").wait_for()
@@ -108,7 +108,7 @@ def test_page_can_be_read_without_javascript(file, chromium):
 
 def test_page_of_no_change_says_so(tmp_path, chromium):
     same = write(tmp_path / "a.ndjson", (1, 1, {"Stage": "Qualified"}))
-    page.write(diff.diff(same, same), tmp_path / "changes.html", NOW)
+    diff.write_page(diff.diff(same, same), tmp_path / "changes.html", NOW)
     opened = OpenPage(chromium)
     opened.open(tmp_path / "changes.html")
     opened.page.wait_for_selector("#table-of-rows", state="visible")
