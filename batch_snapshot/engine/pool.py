@@ -56,9 +56,8 @@ class Engine(RunState):
         concurrency: ConcurrencyLimit | None = None,
     ) -> None:
         """Wire a run; engines of one process may share a `concurrency`."""
-        super().__init__(accounts, seams.record, seams.now, settings.failure_limit)
+        super().__init__(accounts, seams.record, seams.now, settings)
         self._seams = seams
-        self._settings = settings
         self._began = seams.now()
         self._concurrency = concurrency or ConcurrencyLimit(settings.concurrency)
         self._queue = RequestQueue(accounts, lambda name: accounts[name].halted)
@@ -75,10 +74,6 @@ class Engine(RunState):
     def abort(self) -> None:
         """Drop the calls in flight; their rows are in doubt."""
         self._scope.cancel()
-
-    def _drain(self) -> None:
-        deadline = anyio.current_time() + self._settings.drain_timeout
-        self._scope.deadline = min(self._scope.deadline, deadline)
 
     def _halt_changed(self) -> None:
         self._queue.wake()

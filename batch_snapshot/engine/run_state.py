@@ -8,11 +8,11 @@ from math import isfinite
 
 import anyio
 
+from batch_snapshot.config.options import Settings
 from batch_snapshot.engine.account import AccountState, Stop, StopKind
 from batch_snapshot.engine.seams import Record
 from batch_snapshot.engine.signal import Signal
 from batch_snapshot.errors import StorageError
-from batch_snapshot.failures.retry import FailureLimit
 from batch_snapshot.models import Outcome, Status
 
 
@@ -24,7 +24,7 @@ class RunState:
         accounts: dict[str, AccountState],
         record: Record,
         now: Callable[[], datetime],
-        limit: FailureLimit,
+        settings: Settings,
     ) -> None:
         """Begin a run; an exception of `record` ends it before another call."""
         self.accounts = accounts
@@ -36,7 +36,7 @@ class RunState:
         self.call_log_error: StorageError | None = None
         self._write_outcome = record
         self._now = now
-        self._limit = limit
+        self._settings = settings
         self._bad = self._done = 0
         self._recording_failed = False
         #: No call begins until `resume`.
@@ -131,12 +131,14 @@ class RunState:
             raise
         self._done += 1
         self._bad += outcome.status is not Status.SUCCEEDED
-        if self.stop is None and self._limit.exceeded(bad=self._bad, done=self._done):
+        if self.stop is None and self._settings.failure_limit.exceeded(bad=self._bad, done=self._done):
             reason = f"{self._bad} of {self._done} rows did not succeed: --max-failures is reached"
             self.request_stop(Stop(StopKind.STOPPED, reason))
 
     def _drain(self) -> None:
         """Give the calls in flight their time-out."""
+        deadline = anyio.current_time() + self._settings.drain_timeout
+        self._scope.deadline = min(self._scope.deadline, deadline)
 
     def _halt_changed(self) -> None:
         """Wake what else waits for an account that halted."""

@@ -10,12 +10,12 @@ import anyio
 import pytest
 import trio.testing
 
+from batch_snapshot.config.options import DEFAULT_SETTINGS
 from batch_snapshot.engine.account import AccountState, Stop, StopKind
 from batch_snapshot.engine.limits import AccountForecast, AccountLimits
 from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.failures.breakers import Pause
 from batch_snapshot.failures.error_codes import service_failure
-from batch_snapshot.failures.retry import NO_LIMIT
 from batch_snapshot.ledger import history
 from batch_snapshot.ledger.history import History
 from batch_snapshot.models import Account, Quota, Status
@@ -60,7 +60,7 @@ def view(
     """A run that begins now."""
     stats = RunStats(history.History(), 1000, todo)
     stats.settled.update(settled)
-    state = RunState(running or states_of(*todo), lambda _: None, lambda: START, NO_LIMIT)
+    state = RunState(running or states_of(*todo), lambda _: None, lambda: START, DEFAULT_SETTINGS)
     limits = limits or limits_of(None, **dict.fromkeys(todo, Quota()))
     return RunView("nightly", stats, state, limits, Path("l.ndjson"), started=anyio.current_time())
 
@@ -244,7 +244,7 @@ def no_record(outcome):
 
 def watched(look):
     async def main():
-        state = RunState({"main": state_of("main")}, no_record, lambda: NOW, NO_LIMIT)
+        state = RunState({"main": state_of("main")}, no_record, lambda: NOW, DEFAULT_SETTINGS)
         limits = AccountLimits({"main": Account("main")}, "aws", None, {})
         stats = RunStats(History(), 1000, {"main": 950})
         view = RunView("nightly", stats, state, limits, Path("l.ndjson"), started=anyio.current_time())
