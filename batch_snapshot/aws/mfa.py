@@ -8,6 +8,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import anyio
@@ -25,12 +26,11 @@ PATIENCE = 300.0
 LONGEST = 256
 
 
+@dataclass(eq=False)
 class CodeNeededError(Exception):
     """Credentials need a code that was not asked for yet."""
 
-    def __init__(self, prompt: str) -> None:
-        super().__init__(prompt)
-        self.prompt = prompt
+    prompt: str
 
 
 class MfaCodeError(Exception):

@@ -26,12 +26,11 @@ from batch_snapshot.ratelimit.pacer import Pacer, Permit, Reserved, WindowFullEr
 _NO_WAIT = nullcontext()
 
 
+@dataclass(eq=False)
 class LookUpRefusedError(Exception):
     """The snapshot cannot be looked up, so sending again might make a second one."""
 
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.code)
-        self.failure = failure
+    failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
