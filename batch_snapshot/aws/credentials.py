@@ -85,6 +85,7 @@ class Sessions:
         self._clock = clock
         self._simulated = simulated
         self._stack = AsyncExitStack()
+        self.aclose = self._stack.aclose
         self._loader: Any = None
         #: The session of the first profile that had a shape makes the clients of that shape.
         self._sessions: dict[tuple[str, ...], Any] = {}
@@ -102,9 +103,6 @@ class Sessions:
         self._chains: dict[str | None, providers.Chain] = {}
         self._rng = rng
         self._asking_sts = anyio.Semaphore(ASSUMED_AT_ONCE)
-
-    async def aclose(self) -> None:
-        await self._stack.aclose()
 
     async def source(self, account: Account) -> CredentialSource:
         """The profile of an account, or the ambient credentials: what signs, or assumes its role."""

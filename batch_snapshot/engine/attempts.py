@@ -61,9 +61,6 @@ class Attempts:
     def _note(self, **changes: Any) -> None:
         self.request = replace(self.request, **changes)
 
-    def dropped(self) -> None:
-        self.answered(UNANSWERED)
-
     def lost(self, sent: ClockReading, failure: Failure) -> None:
         """Another machine may have sent it since then, and nobody knows how often."""
         self.sent(sent)

@@ -109,7 +109,7 @@ class Calls:
         return Abandoned()
 
     async def begin(self, pacer: Pacer, permit: Permit) -> bool:
-        """Begin a call as soon as fewer than the most calls are in flight; `end` follows.
+        """Begin a call as soon as fewer than the most calls are in flight; it gives its place back later.
 
         False: the run was paused meanwhile, so no call begins, and the permit is not used.
 
@@ -127,9 +127,6 @@ class Calls:
             pacer.change(lambda pace: pace.late(leaves))
         return True
 
-    def end(self) -> None:
-        self.concurrency.give_back()
-
     async def read(
         self, account: AccountState, read: Callable[[], Awaitable[Receipt | None]]
     ) -> Receipt | Failure | None:
@@ -146,7 +143,7 @@ class Calls:
                         self.failed(account, permit, error.failure)
                         return error.failure
                     finally:
-                        self.end()
+                        self.concurrency.give_back()
                     self.answered(account, permit)
                     return found
 

@@ -330,9 +330,10 @@ class AccountLimits:
         basis = "measured"
         if rate is None:
             rate, basis = self._expected_rate(name, key)
-        found = forecast.forecast(rows, rate, [(window.seconds, window.limit) for window in windows], ages)
+        sizes = [(window.seconds, window.limit) for window in windows]
+        found = forecast.forecast(rows, rate, sizes, ages)
         used = tuple(sum(age < window.seconds for age in ages) for window in windows)
-        opens_in = tuple(_opens_in(window, ages) for window in windows)
+        opens_in = tuple(forecast.forecast(1, rate, [size], ages).ends_in for size in sizes)
         return AccountForecast(found, rate, basis, windows, used, opens_in)
 
     def _expected_rate(self, name: str, key: str | None) -> tuple[float, str]:
@@ -342,14 +343,6 @@ class AccountLimits:
         text = self._usage.read_note(f"{key} pace sought", LEARNED_FOR) if self._usage and key else None
         found = pace_handover.load(text)
         return (found.known, "learned") if found and found.known else (PUBLISHED_RATE, "assumed")
-
-
-def _opens_in(window: QuotaWindow, ages: list[float]) -> float:
-    if not window.limit:
-        return inf
-    oldest_first = sorted((age for age in ages if age < window.seconds), reverse=True)
-    too_many = len(oldest_first) - window.limit
-    return window.seconds - oldest_first[too_many] if too_many >= 0 else 0.0
 
 
 def _settings_hash(account: Account, endpoint: str, environ: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt
 
 from batch_snapshot.config.options import Settings
 from batch_snapshot.engine.account import Abandoned, AccountState
-from batch_snapshot.engine.attempts import Attempts
+from batch_snapshot.engine.attempts import UNANSWERED, Attempts
 from batch_snapshot.engine.calls import Calls, LookUpRefusedError
 from batch_snapshot.engine.limits import ConcurrencyLimit
 from batch_snapshot.engine.queue import RequestQueue
@@ -258,7 +258,7 @@ class Engine(RunState):
             self._calls.failed(account, permit, error.failure)
             raise
         finally:
-            self._calls.end()
+            self._concurrency.give_back()
         attempts.answered()
         self._calls.answered(account, permit)
         return receipt
@@ -275,7 +275,7 @@ class Engine(RunState):
     def _leave(self, attempts: Attempts) -> None:
         """Leave a row to another run: unattempted, or in doubt if a try of this run left it so."""
         if attempts.in_flight:
-            attempts.dropped()
+            attempts.answered(UNANSWERED)
         if self._seams.leave is not None:
             self._seams.leave(attempts)
         elif attempts.request.ambiguous and attempts.failure:

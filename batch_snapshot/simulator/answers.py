@@ -6,16 +6,6 @@ from typing import Any, Final
 
 #: The one operation that writes.
 CREATE: Final = "CreateResourceSnapshot"
-#: Errors with the HTTP status 403; the others have 400. None of these is in the service's model.
-FORBIDDEN: Final = frozenset(
-    {
-        "ExpiredTokenException",
-        "IncompleteSignatureException",
-        "InvalidSignatureException",
-        "MissingAuthenticationTokenException",
-        "UnrecognizedClientException",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +29,7 @@ class Refusal(Exception):  # noqa: N818 - an answer of the service, not a failur
     members: Mapping[str, Any] = field(default_factory=dict)
     #: In seconds; 0: the client is not asked to wait.
     retry_after: float = 0.0
+    status: int = 400
 
 
 #: One entry of a ValidationException's ErrorList.
@@ -51,6 +42,10 @@ def problem(name: str, message: str, code: str) -> Problem:
 
 def invalid(message: str, problems: list[Problem], reason: str = "REQUEST_VALIDATION_FAILED") -> Refusal:
     return Refusal("ValidationException", message, {"Reason": reason, "ErrorList": problems})
+
+
+def forbidden(code: str, message: str) -> Refusal:
+    return Refusal(code, message, status=403)
 
 
 def throttled(wait: float) -> Refusal:

@@ -17,11 +17,11 @@ import orjson
 
 from batch_snapshot.simulator.answers import (
     CREATE,
-    FORBIDDEN,
     Refusal,
     Response,
     check_engagement,
     denied,
+    forbidden,
     throttled,
 )
 from batch_snapshot.simulator.faults import HANG_UP, INTERNAL_ERROR, NOTHING_DONE, broken, draw
@@ -162,8 +162,7 @@ class Simulator:
         headers = {}
         if self.settings.retry_after and refusal.retry_after > 0:
             headers["x-amz-retry-after"] = str(math.ceil(refusal.retry_after * 1000))
-        status = 403 if refusal.code in FORBIDDEN else 400
-        return Response(status, orjson.dumps(body), refusal.code, headers=headers)
+        return Response(refusal.status, orjson.dumps(body), refusal.code, headers=headers)
 
     def _answer(self, call: Call, headers: Mapping[str, str], body: bytes, path: str) -> Response:
         self._route(call, headers, path)
@@ -258,24 +257,26 @@ def check_signature(headers: Mapping[str, str], clock: float) -> str:
     """
     authorization, stamp = headers.get("Authorization"), headers.get("X-Amz-Date")
     if authorization is None:
-        raise Refusal("MissingAuthenticationTokenException", "Missing Authentication Token")
+        raise forbidden("MissingAuthenticationTokenException", "Missing Authentication Token")
     match = _AUTHORIZATION.fullmatch(authorization)
     if match is None or stamp is None:
         what = "Authorization header is malformed" if match is None else "X-Amz-Date is missing"
         message = f"{what}. Authorization={authorization.partition(' ')[0]!a}"
-        raise Refusal("IncompleteSignatureException", message)
+        raise forbidden("IncompleteSignatureException", message)
     # The basic form alone: ISO 8601 has others.
     signed_at = parse_time(stamp) if len(stamp) == len("20260301T120000Z") else None
     if signed_at is None:
         message = f"Date must be in ISO-8601 'basic format'. Got: {stamp!a}"
-        raise Refusal("IncompleteSignatureException", message)
+        raise forbidden("IncompleteSignatureException", message)
     if problem := _scope_problem(match, stamp) or _age_problem(stamp, signed_at, clock):
-        raise Refusal("InvalidSignatureException", problem)
+        raise forbidden("InvalidSignatureException", problem)
     key = match["key"]
     if key.startswith("AKIAEXPIRED"):
-        raise Refusal("ExpiredTokenException", "The security token included in the request is expired")
+        raise forbidden("ExpiredTokenException", "The security token included in the request is expired")
     if key.startswith("AKIAUNKNOWN"):
-        raise Refusal("UnrecognizedClientException", "The security token included in the request is invalid.")
+        raise forbidden(
+            "UnrecognizedClientException", "The security token included in the request is invalid."
+        )
     return key
 
 
