@@ -7,7 +7,7 @@ engagement. An association is a pair that has at least one snapshot.
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -50,12 +50,11 @@ class ListReader:
     reader: Reader
     now: datetime
     on_progress: Callable[[str], None]
+    #: See `SearchReport.warnings`, and for the other one `unknown`.
+    left_out: list[str]
+    unknown: set[str]
     #: The operation that is being read.
     operation: str = ""
-    #: Which lists were refused, what is missing for that, and the way out.
-    left_out: list[str] = field(default_factory=list)
-    #: Lists that the SDK does not know.
-    unknown: list[str] = field(default_factory=list)
 
     @property
     def _named(self) -> dict[str, Any]:
@@ -122,7 +121,7 @@ class ListReader:
         if inputs(OPPORTUNITY_TASKS):
             await self._walk(OPPORTUNITY_TASKS, self._store_tasks, TaskStatus=ENDED, **self._named)
         else:
-            self.unknown.append(OPPORTUNITY_TASKS)
+            self.unknown.add(OPPORTUNITY_TASKS)
 
     async def _read_invitations(self) -> None:
         await self._walk(ACCEPTING_TASKS, self._store_accepted, TaskStatus=ENDED)

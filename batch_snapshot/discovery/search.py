@@ -140,13 +140,13 @@ class Search:
                 reader=readers[one.account],
                 now=self._now,
                 on_progress=on_progress,
+                left_out=self.left_out,
+                unknown=self.unknown,
             )
             try:
                 await lists.read(jobs=jobs)
             except ApiError as error:
                 raise read_failed(one.account, lists.operation, error.failure) from error
-            self.left_out += lists.left_out
-            self.unknown.update(lists.unknown)
 
     def pairs(self, *, skip_active: bool = False) -> Iterator[FoundPair]:
         """The pairs, in the order of the searches, then of engagements and resources; each once."""

@@ -20,20 +20,22 @@ Names = Mapping[str, str | None]
 YAML_ENDINGS = frozenset({".yaml", ".yml"})
 
 
-def locate(text: str, folder: Path, endings: Collection[str]) -> tuple[str | None, str]:
-    """What is wrong with an included file, if anything, and its path with all symbolic links followed."""
+def problem(text: str, folder: Path, endings: Collection[str], taken: Collection[str]) -> str | None:
+    """What is wrong with an included file; `taken` are the files before it, all symbolic links followed."""
     name = quoted(text)
     if not text.isprintable():
-        return f"include {name} holds characters that no file's name should", ""
+        return f"include {name} holds characters that no file's name should"
     if Path(text).is_absolute():
-        return f"include {name} is absolute: name it relative to the manifest", ""
+        return f"include {name} is absolute: name it relative to the manifest"
     home = os.path.realpath(folder)
     target = os.path.realpath(folder / text)
     if not Path(target).is_relative_to(home):
-        return f"include {name} leaves the manifest's folder: move the file beside the manifest", ""
+        return f"include {name} leaves the manifest's folder: move the file beside the manifest"
     if Path(text).suffix.lower() not in endings:
-        return f"include {name} has an unknown ending: known are {', '.join(sorted(endings))}", ""
-    return read_problem(Path(target), f"include {name}"), target
+        return f"include {name} has an unknown ending: known are {', '.join(sorted(endings))}"
+    if target in taken:
+        return f"include {name} was read before: name each file once"
+    return read_problem(Path(target), f"include {name}")
 
 
 def read_include(node: Node, report: Report) -> tuple[Scalar | None, Names | None]:

@@ -36,7 +36,6 @@ from batch_snapshot.manifest.yaml_events import (
     is_unwritten,
 )
 from batch_snapshot.models import Account, Row
-from batch_snapshot.text import escaped, truncated
 
 #: Sections that must be known before the first row.
 _NEEDED = frozenset({"defaults", "accounts"})
@@ -222,14 +221,11 @@ class ManifestReader:
             text, names = includes.read_include(node, self.report)
             if text is None:
                 continue
-            wrong, target = includes.locate(text.text, folder, _ENDINGS)
-            if wrong is None and target in taken:
-                wrong = f"include {escaped(truncated(text.text, 60))} was read before: name each file once"
-            if wrong is None:
-                taken.add(target)
-                found.append((folder / text.text, names))
-            else:
+            if wrong := includes.problem(text.text, folder, _ENDINGS, taken):
                 self.report(text.line, wrong)
+            else:
+                taken.add(os.path.realpath(folder / text.text))
+                found.append((folder / text.text, names))
         return found
 
 
