@@ -71,12 +71,8 @@ def _diff_payloads(paths: list[Path], given: dict[str, Any]) -> int:
     terminal.warn(found.warnings)
     if html:
         diff.write_page(found, html, utc_now())
-
-    def as_json() -> dict[str, Any]:
-        return diff.as_json(found) | ({"export": fetch.as_json(done)} if ledgers else {})
-
-    def as_text() -> str:
-        parts = [fetch.as_text(done)] if ledgers else []
-        return "\n".join([*parts, diff.as_text(found), *([f"{html}: open it in a browser"] if html else [])])
-
+    more = {"export": fetch.as_json(done)} if ledgers else {}
+    lines = [*([fetch.as_text(done)] if ledgers else []), diff.as_text(found)]
+    lines += [f"{html}: open it in a browser"] if html else []
+    as_json, as_text = lambda: diff.as_json(found) | more, lambda: "\n".join(lines)
     return terminal.print_outcome(as_json, as_text, exit_code=done.exit_code)

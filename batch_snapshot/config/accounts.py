@@ -58,24 +58,19 @@ def endpoint_of(
         return SIMULATOR
     # What botocore would use is used here, so that the ledger says where the calls went.
     url = options.endpoint_url or environment_endpoint(os.environ)
-    url = url or _endpoint_of_profiles(accounts, profile_endpoints)
+    known = [] if url else accounts.values()
+    by_profile = profile_endpoints((account.profile for account in known), os.environ)
+    if by_profile and not all(account.endpoint_url for account in known):
+        wanted = {one.name: one.endpoint_url or by_profile.get(one.profile) for one in known}
+        if len(set(wanted.values())) > 1:
+            urls = ", ".join(f"{name}: {one or 'the one of AWS'}" for name, one in list(wanted.items())[:5])
+            raise InputError(
+                f"the profiles name different endpoints ({urls}): name one with --endpoint-url, run the "
+                f"accounts apart with --accounts, or set {IGNORE}=true and name endpoint_url at the "
+                "manifest's accounts"
+            )
+        url = next(iter(wanted.values()))
     return url.rstrip("/") if url else AWS
-
-
-def _endpoint_of_profiles(accounts: Mapping[str, Account], profile_endpoints: ProfileEndpoints) -> str | None:
-    by_profile = profile_endpoints((account.profile for account in accounts.values()), os.environ)
-    if not by_profile or all(account.endpoint_url for account in accounts.values()):
-        return None
-    wanted = {
-        name: account.endpoint_url or by_profile.get(account.profile) for name, account in accounts.items()
-    }
-    if len(set(wanted.values())) > 1:
-        urls = ", ".join(f"{name}: {url or 'the one of AWS'}" for name, url in list(wanted.items())[:5])
-        raise InputError(
-            f"the profiles name different endpoints ({urls}): name one with --endpoint-url, run the accounts "
-            f"apart with --accounts, or set {IGNORE}=true and name endpoint_url at the manifest's accounts"
-        )
-    return next(iter(wanted.values()))
 
 
 def select_accounts(accounts: Mapping[str, Account], options: Options) -> dict[str, Account]:
@@ -93,19 +88,18 @@ def select_accounts(accounts: Mapping[str, Account], options: Options) -> dict[s
 
 def _selected_names(accounts: Mapping[str, Account], words: Sequence[str]) -> Iterable[str]:
     """The names that these words (names and tags) select: each once; without a word all."""
-    tagged: dict[str, list[str]] = {}
-    for account in accounts.values():
-        for tag in account.tags:
-            tagged.setdefault(tag, []).append(account.name)
     names: dict[str, None] = {}
     for word in words or accounts:
-        tag = word.removeprefix(TAG)
-        if tag == word and word not in accounts:
+        found = [word] if word in accounts else []
+        if word.startswith(TAG):
+            found = [one.name for one in accounts.values() if word.removeprefix(TAG) in one.tags]
+        elif not found:
             raise InputError(f"--accounts {word}: no such account; there are: {', '.join(accounts)}")
-        if tag != word and tag not in tagged:
-            known = f"there are: {', '.join(sorted(tagged))}" if tagged else "none of them has any"
+        if not found:
+            tags = sorted({tag for one in accounts.values() for tag in one.tags})
+            known = f"there are: {', '.join(tags)}" if tags else "none of them has any"
             raise InputError(f"--accounts {word}: no account has this tag; {known}")
-        names |= dict.fromkeys([word] if tag == word else tagged[tag])
+        names |= dict.fromkeys(found)
     return names
 
 

@@ -16,13 +16,7 @@ from msgspec import structs
 
 from batch_snapshot import files, paths
 from batch_snapshot.aws import profiles
-from batch_snapshot.config.accounts import (
-    Targets,
-    effective_quotas,
-    recorded_accounts,
-    resolve_targets,
-    select_accounts,
-)
+from batch_snapshot.config.accounts import Targets, recorded_accounts, resolve_targets
 from batch_snapshot.config.options import (
     Options,
     isolate_simulated_state,
@@ -169,8 +163,8 @@ def lock_retried_ledger(
     with ExitStack() as stack:
         simulated = options.simulate or head.endpoint == SIMULATOR
         options = stack.enter_context(isolate_simulated_state(options, simulated=simulated))
-        where_only = replace(options, accounts=(), profile=None)
-        endpoint = resolve_targets({}, where_only, profiles.endpoints, head.endpoint).endpoint
+        # What is wrong about the options is refused before anything is locked.
+        resolve_targets({}, replace(options, accounts=(), profile=None), profiles.endpoints, head.endpoint)
         if not read_only:
             _lock_file(stack, path, now)
             writer.repair_last_line(path)
@@ -181,17 +175,16 @@ def lock_retried_ledger(
             raise LedgerError(
                 f"{path}: the run line names {name!r}, which is not allowed: the file was edited"
             )
-        accounts = select_accounts(recorded_accounts(path, header), options)
-        settings = recorded_settings(options, header.settings)
-        quotas = effective_quotas(accounts, with_recorded_quotas(path, options, settings))
-        targets = Targets(accounts, quotas, endpoint)
+        settings, accounts = recorded_settings(options, header.settings), recorded_accounts(path, header)
+        wanted = with_recorded_quotas(path, options, settings)
+        targets = resolve_targets(accounts, wanted, profiles.endpoints, head.endpoint)
         if not read_only:
             _lock_accounts(stack, header.name, targets, options, now)
         check_ledger_fits(past, path, header.name, targets, options.run_id)
         run_line = structs.replace(
             header,
             command="retry",
-            endpoint=endpoint,
+            endpoint=targets.endpoint,
             settings=settings,
             version=None,
             discovered_sha256=None,
