@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
-from batch_snapshot import sqlite
-from batch_snapshot.ledger import reader
-from batch_snapshot.ledger.records import Result, Skipped
-from batch_snapshot.models import Row
+from batch_snapshot import paths, sqlite
+from batch_snapshot.ledger import locks, reader
+from batch_snapshot.ledger.history import CRASHED
+from batch_snapshot.ledger.records import End, Header, Intent, Result, Skipped, named_rows
+from batch_snapshot.models import Row, Status
 
 #: The columns that identify a row, in the order of its fields.
 KEY = ", ".join(Row._fields)
@@ -17,7 +19,8 @@ KEY = ", ".join(Row._fields)
 def row_tables(**ledgers: Path) -> Iterator[sqlite.Connection]:
     """A database with a table for each ledger, of the columns `KEY`, status, arn, revision and code.
 
-    A row that was left out has the reason as its status. The code is that of its error.
+    A row that was left out has the reason as its status. The code is that of its error. Rows that a crash
+    left without a result are in doubt.
     """
     columns = f"{KEY}, status, arn, revision, code, PRIMARY KEY ({KEY})"
     create = ";".join(f"CREATE TABLE {name} ({columns}) WITHOUT ROWID" for name in ledgers)
@@ -25,9 +28,18 @@ def row_tables(**ledgers: Path) -> Iterator[sqlite.Connection]:
         for name, path in ledgers.items():
             reader.run_line(path)
             insert = f"INSERT OR REPLACE INTO {name} VALUES ({', '.join('?' * 10)})"  # noqa: S608 - a name of ours
-            for line in reader.lines(path):
-                one = line.record
-                if isinstance(one, Result):
+            sent: set[Row] = set()
+            running = locks.is_held(paths.ledger_lock(path))
+            for one in chain((line.record for line in reader.lines(path)), [None]):
+                if isinstance(one, Header) or (one is None and not running):
+                    crashed = (Status.IN_DOUBT, None, None, CRASHED)
+                    db.executemany(insert, [(*row, *crashed) for row in sent])
+                if isinstance(one, Header | End):
+                    sent.clear()
+                elif isinstance(one, Intent):
+                    sent.update(named_rows(one))
+                elif isinstance(one, Result):
+                    sent.discard(one.row)
                     code = one.error.code if one.error else None
                     db.execute(insert, (*one.row, one.status, one.arn, one.revision, code))
                 elif isinstance(one, Skipped):
