@@ -28,7 +28,7 @@ def remedy(group: FailureGroup, ledger: str, settings: Mapping[str, Any] = Mappi
 def retry_command(ledger: str, settings: Mapping[str, Any], only: str = "") -> str:
     """The command line that retries a ledger: it has the accounts and quotas, so they need no flags."""
     simulated = settings.get("simulate") or settings.get("simulator_state")
-    state = _simulator(settings) if simulated else ""
+    state = _simulator(settings, ledger) if simulated else ""
     kept = flags_of(settings, "state_dir", "engine", "scheduler")
     return f"batch-snapshot retry {_argument(ledger)}{only}{state}{kept}"
 
@@ -58,21 +58,27 @@ def _plain(value: object) -> str:
 
 def run_command(header: Header, ledger: str, *names: str) -> str:
     """The command line that runs the manifest of a run line into its ledger again, as short as it can be."""
-    path, endpoint, settings = header.manifest or "MANIFEST", header.endpoint, header.settings
-    relative = not Path(ledger).is_absolute() and Path(path).is_relative_to(Path.cwd())
+    endpoint, settings = header.endpoint, header.settings
     default = paths.ledger_pattern(None, simulated=endpoint == SIMULATOR).format(name=header.name)
     is_default = ledger == default and not os.environ.get(_LEDGER_VARIABLE)
     into = "" if is_default else f" --ledger {shlex.quote(ledger)}"
-    given = {AWS: "", SIMULATOR: _simulator(settings)}
+    given = {AWS: "", SIMULATOR: _simulator(settings, ledger)}
     where = given.get(endpoint, f" --endpoint-url {shlex.quote(endpoint)}")
     kept = flags_of(settings, *KEPT, "engine", "scheduler", *names)
-    return f"batch-snapshot run {_argument(os.path.relpath(path) if relative else path)}{into}{where}{kept}"
+    path = _near(header.manifest or "MANIFEST", ledger)
+    return f"batch-snapshot run {_argument(path)}{into}{where}{kept}"
 
 
-def _simulator(settings: Mapping[str, Any]) -> str:
+def _near(path: str, ledger: str) -> str:
+    """The path from the present folder if it is in there, and so is the ledger by its name."""
+    relative = not Path(ledger).is_absolute() and Path(path).is_relative_to(Path.cwd())
+    return os.path.relpath(path) if relative else path
+
+
+def _simulator(settings: Mapping[str, Any], ledger: str) -> str:
     given = f"={shlex.quote(str(settings['simulate']))}" if settings.get("simulate") else ""
     path = settings.get("simulator_state")
-    return f" --simulate{given}" + (f" --state {shlex.quote(str(path))}" if path else "")
+    return f" --simulate{given}" + (f" --state {shlex.quote(_near(str(path), ledger))}" if path else "")
 
 
 def _argument(path: str) -> str:

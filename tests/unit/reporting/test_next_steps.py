@@ -70,3 +70,12 @@ def test_remedy_selects_exactly_its_group(group, word):
         group.status, "t", 0, ambiguous=False, first_sent_at=None, kind=group.kind, code=group.code
     )
     assert plan.parse_only(chosen, [group.code]).takes(past)
+
+
+def test_paths_in_the_present_folder_are_short_unless_the_ledger_is_named_in_full(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = {"simulator_state": str(tmp_path / "w.ndjson"), "simulate": "rate=5"}
+    assert next_steps.retry_command("l.ndjson", settings).endswith(" --simulate=rate=5 --state w.ndjson")
+    assert next_steps.retry_command("/l.ndjson", settings).endswith(f" --state {tmp_path}/w.ndjson")
+    elsewhere = settings | {"simulator_state": "/w.ndjson"}
+    assert next_steps.retry_command("l.ndjson", elsewhere).endswith(" --state /w.ndjson")
