@@ -161,9 +161,10 @@ def _rewrite(path: Path, file: IO[bytes]) -> Repaired:
     rebuild.close()
     file.flush()
     try:
-        reader.whole_history_of(Path(file.name))
+        whole = reader.whole_history_of(Path(file.name))
     except LedgerError as error:
         raise LedgerError(f"{path}: cannot be repaired ({error}); restore it from a backup") from None
+    rebuild.done.in_doubt = whole.counts()[Status.IN_DOUBT]
     return rebuild.done
 
 
@@ -257,10 +258,6 @@ class _Rebuild:
 
         It ended at the latest time that a line of it names: the repair may come days later.
         """
-        self._close()
-        self.done.in_doubt = len(self._in_doubt())
-
-    def _close(self) -> None:
         history = self._history
         before = history.end
         doubt = self._gap_since is not None and not self._every_sent_row_is_named(None)
