@@ -34,6 +34,7 @@ from batch_snapshot.models import (
     LARGEST_CONCURRENCY,
     LARGEST_SKEW,
     REGION,
+    SIMULATOR,
     UNKNOWN_ACCOUNT,
     Account,
     ApiError,
@@ -171,7 +172,8 @@ class Clients:
         itself; where it does not answer, the key that signs stands for the account.
         """
         settings = self._accounts[account]
-        endpoint = self._target.endpoint_url or settings.endpoint_url
+        # A simulator has another port each time.
+        endpoint = SIMULATOR if self._target.simulated else self._target.endpoint_url or settings.endpoint_url
         region = settings.region or REGION
         if number := settings.number or self._numbers.get(account):
             return f"{endpoint or 'aws'}:{number}:{region}"

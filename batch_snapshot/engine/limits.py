@@ -15,7 +15,7 @@ import anyio
 
 from batch_snapshot.engine.account import AccountState
 from batch_snapshot.errors import StorageError
-from batch_snapshot.models import UNKNOWN_ACCOUNT, Account
+from batch_snapshot.models import SIMULATOR, UNKNOWN_ACCOUNT, Account
 from batch_snapshot.ratelimit import forecast, pace, pace_handover
 from batch_snapshot.ratelimit import windows as quota
 from batch_snapshot.ratelimit.forecast import Forecast
@@ -349,5 +349,7 @@ def _settings_hash(account: Account, endpoint: str, environ: Mapping[str, str]) 
     """Stands for an account before it is known which AWS account signs: its settings, without secrets."""
     ambient = (environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_PROFILE"))
     source = [account.profile] if account.profile else ["", *ambient]
+    if endpoint == SIMULATOR:  # it gives each account a key
+        source = [account.name]
     parts = [endpoint, account.endpoint_url, account.region, account.role_arn, *source]
     return blake2b(repr(parts).encode(), digest_size=16).hexdigest()

@@ -126,7 +126,7 @@ def _check_record(path: Path, fields: Sequence[str], run_id: str | None, record:
     if run_id and (other := record.get("run_id", run_id)) != run_id:
         raise InputError(
             f"{path}: holds snapshots of the run {other}, but the ledger is of the run {run_id}; name "
-            "another folder, or remove this file to fetch all again"
+            "another folder (--output, or --exports of diff), or remove this file to fetch all again"
         )
     held = record.get("fields") or []
     if held != list(fields):

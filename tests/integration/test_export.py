@@ -429,7 +429,7 @@ async def test_two_runs_are_never_mixed_in_silence(cwd):
         done = await Place(cwd).call(*line)
         assert done.code == 2
         assert "exports/night.ndjson: holds snapshots of the run " in done.stderr
-        assert "; name another folder, or remove this file" in done.stderr
+        assert "; name another folder (--output, or --exports of diff), or remove" in done.stderr
         assert (content(Path("exports/night.ndjson")), Counter(simulator.calls)) == (held, before)
         assert (await Place(cwd).call(*line, "--exports", "others")).code == 0
         # A file that is named may collect several runs. Comparing it says so.

@@ -188,9 +188,14 @@ async def test_a_simulated_run_does_not_block_a_real_one():
 async def test_a_kept_simulator_keeps_its_state_folder(place, given, folder):
     (place / "worlds").mkdir()
     options = Options(simulate=True, simulator_state=Path("worlds/w.ndjson"), state_dir=given, daily_quota=2)
-    assert (await run.run(MANIFEST, options)).outcome == "deferred"
+    accounts: dict[str, Any] = {"main": {}, "acme": {}}
+    write_manifest(MANIFEST, [*pairs(3, account="main"), *pairs(1, 50, account="acme")], accounts=accounts)
+    for sent in (3, 0):  # the window of main is spent for the second run too, though the simulator is another
+        summary = await run.run(MANIFEST, options)
+        assert (summary.outcome, summary.calls) == ("deferred", sent)
     assert "usage.sqlite" in files(folder)
-    assert run.dry_run(MANIFEST, options).outlooks["default"].used == (2,)
+    used = {name: one.used for name, one in run.dry_run(MANIFEST, options).outlooks.items()}
+    assert used == {"main": (2,)}
     assert files("state") == []
     assert folders("given") == ([Path(folder)] if given else [])
 
