@@ -29,7 +29,6 @@ INVALID_RESPONSE = "InvalidResponse"
 #: Endpoints as a ledger names them; any other endpoint is a URL.
 AWS, SIMULATOR = "aws", "simulator"
 
-
 #: Seconds. A clock without battery says 1970; a larger skew is no clock's, and its times cannot be signed.
 LARGEST_SKEW = 36_525 * 86_400.0
 

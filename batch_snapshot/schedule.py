@@ -10,6 +10,7 @@ import shlex
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
+from pathlib import Path
 from typing import NamedTuple
 
 from batch_snapshot.errors import InputError
@@ -77,12 +78,8 @@ class NightlyJob:
     @property
     def hidden(self) -> list[str]:
         """The folders that the program reads and the systemd unit hides."""
-        inside = {path for path in self.reads if any(_within(path, folder) for folder in HIDDEN)}
-        return sorted(path for path in inside if not any(_within(path, one) for one in inside - {path}))
-
-
-def _within(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder + "/")
+        inside = {path for path in map(Path, self.reads) if any(map(path.is_relative_to, HIDDEN))}
+        return sorted(str(path) for path in inside if not inside & {*path.parents})
 
 
 class Steps(NamedTuple):

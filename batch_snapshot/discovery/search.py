@@ -21,7 +21,6 @@ from batch_snapshot.operations import SOURCES
 #: Seconds after which a search begins anew: its tokens may have expired, its pairs may be outdated.
 FRESH_FOR = 24 * 3600.0
 
-
 _TABLES = """
 CREATE TABLE about (text TEXT, at REAL);
 CREATE TABLE steps (name TEXT PRIMARY KEY, token TEXT, done INTEGER, items INTEGER);

@@ -186,13 +186,11 @@ class Engine(RunState):
 
         Most rows never come here, and pay for no retrying. Raises the last `ApiError` where no try may help.
         """
-        failed: ApiError | None = first
+        made = [first]
 
         async def attempt() -> Outcome:
-            nonlocal failed
-            if failed is not None:
-                error, failed = failed, None
-                raise error
+            if made:
+                raise made.pop()
             return await self._try(account, attempts)
 
         def is_curable(state: RetryCallState) -> bool:
