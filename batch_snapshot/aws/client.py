@@ -94,7 +94,7 @@ class Clients:
         self._creates = creates
         self._sessions = Sessions(
             # Credentials expire by AWS's clock.
-            clock=lambda account: now() + self.skew(account),
+            clock=lambda account: now() + timedelta(seconds=self.clock_skew(account) or 0),
             rng=rng or Random(),  # noqa: S311 - jitter is no secret
             timeout=target.call_timeout,
             simulated=target.simulated,
@@ -146,10 +146,6 @@ class Clients:
         """The service's clock less ours in seconds, by the account's last answer; None: there is none yet."""
         client = self._clients.get(account)
         return None if client is None or client.skew is None else client.skew.total_seconds()
-
-    def skew(self, account: str) -> timedelta:
-        """The same; nothing where there is no answer yet."""
-        return timedelta(seconds=self.clock_skew(account) or 0)
 
     async def identify(self, account: str) -> str:
         """Name whose quotas the account spends (see `quota_owner`), and check that it can sign."""

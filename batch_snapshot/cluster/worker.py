@@ -8,7 +8,7 @@ by the process from one batch to the next. What is pickled is all here; no crede
 import logging
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from math import inf
 from random import Random
@@ -88,8 +88,8 @@ class Host(Clients):
             why = "a worker's program broke: see its log, then run the same command again"
             stop = ErrorKind.UNKNOWN, "WorkerBroke", why, Verdict.STOP_ACCOUNT
             value = Failure(*stop, may_have_landed=True)
-        known = self.clock_skew(account.name) is not None
-        return value, self._now() + self.skew(account.name) if known else None
+        skew = self.clock_skew(account.name)
+        return value, None if skew is None else self._now() + timedelta(seconds=skew)
 
     async def stop(self, *, abort: bool) -> None:
         self._stopping = True

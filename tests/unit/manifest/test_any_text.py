@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from batch_snapshot import manifest
 from batch_snapshot.errors import ManifestError
-from batch_snapshot.manifest import yaml_events
+from batch_snapshot.manifest import service_model, yaml_events
 from batch_snapshot.models import Row
 from tests.support import rewriting
 
@@ -228,6 +228,7 @@ def test_an_endless_text_is_refused_without_filling_memory(tmp_path, monkeypatch
     with paths[included].open("w") as file:
         file.write(start)
         file.write(repeated * 14_000)
+    service_model.row_input()  # read once a process
     tracemalloc.start()
     try:
         with pytest.raises(ManifestError) as caught:
