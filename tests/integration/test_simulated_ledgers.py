@@ -194,8 +194,9 @@ async def test_a_kept_simulator_keeps_its_state_folder(place, given, folder):
         summary = await run.run(MANIFEST, options)
         assert (summary.outcome, summary.calls) == ("deferred", sent)
     assert "usage.sqlite" in files(folder)
+    write_manifest(MANIFEST, [*pairs(3, account="main"), *pairs(2, 50, account="acme")], accounts=accounts)
     used = {name: one.used for name, one in run.dry_run(MANIFEST, options).outlooks.items()}
-    assert used == {"main": (2,)}
+    assert used == {"main": (2,), "acme": (1,)}
     assert files("state") == []
     assert folders("given") == ([Path(folder)] if given else [])
 

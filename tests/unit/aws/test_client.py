@@ -763,19 +763,18 @@ async def test_environment_sets_neither_proxy_nor_endpoint_for_a_simulator(monke
 
 
 @pytest.mark.parametrize(
-    ("account", "whose"),
+    ("role", "simulated", "whose"),
     [
-        (
-            Account("main", role_arn="arn:aws:iam::123456789012:role/S"),
-            "http://127.0.0.1:1:123456789012:us-east-1",
-        ),
-        (Account("main"), "http://127.0.0.1:1 key:"),
+        ("arn:aws:iam::123456789012:role/S", False, "http://127.0.0.1:1:123456789012:us-east-1"),
+        ("arn:aws:iam::123456789012:role/S", True, "simulator:123456789012:us-east-1"),
+        (None, True, "simulator key:"),
     ],
 )
-async def test_account_of_a_role_is_known_by_its_arn_at_any_endpoint(account, whose):
-    """Its keys change with each session: quota windows by key would start empty each time."""
-    async with calling("http://127.0.0.1:1", account, simulated=True) as clients:
-        assert (await clients.identify("main")).startswith(whose)
+async def test_account_of_a_role_is_known_by_its_arn_at_any_endpoint(role, simulated, whose):
+    """Its keys, and a simulator's port, change: quota windows by these would start empty each time."""
+    account = Account("main", role_arn=role)
+    async with calling("http://127.0.0.1:1", account, simulated=simulated) as clients:
+        assert (await clients.quota_owner("main")).startswith(whose)
 
 
 async def test_a_thousand_accounts_share_one_client_and_its_connections(monkeypatch):
