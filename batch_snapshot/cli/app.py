@@ -43,16 +43,6 @@ def _versions(_: click.Context) -> str:
         "Inspect": "status watch rows ls report diff verify export",
         "Maintain": "prune completion help",
     },
-    examples=["batch-snapshot init demo.yaml", "batch-snapshot run demo.yaml --simulate"],
-    exit_codes={
-        "0": "every row succeeded, or was left out as asked",
-        "1": "the run went through; some rows failed or are in doubt",
-        "2": "usage, manifest or ledger not valid; nothing was called",
-        "3": "stopped early: too many failures, or credentials",
-        "4": "deferred: the same command continues",
-        "5": "another run holds the lock, or the ledger cannot be written",
-        "130, 143": "interrupted: calls in flight were recorded, the same command continues",
-    },
     context_settings={"help_option_names": ["-h", "--help"]},
     params=[
         page_option(

@@ -131,18 +131,9 @@ class SectionedCommand(click.Command):
 class SectionedGroup(click.Group):
     """The commands by section, in the order in which they are named there; each has a module of its name."""
 
-    def __init__(
-        self,
-        *args: Any,
-        sections: Mapping[str, str],
-        examples: Sequence[str],
-        exit_codes: Mapping[str, str],
-        **more: Any,
-    ) -> None:
+    def __init__(self, *args: Any, sections: Mapping[str, str], **more: Any) -> None:
         super().__init__(*args, **more)
         self.sections = {title: names.split() for title, names in sections.items()}
-        self.examples = examples
-        self.exit_codes = exit_codes
         self.params.append(HELP_ALL)
         for name in " ".join(sections.values()).split():
             self.add_command(getattr(import_module(f"batch_snapshot.cli.{name}"), f"{name}_command"))

@@ -1,8 +1,8 @@
 """`watch`: a ledger, or a folder of them, in a browser while it grows; also what `run --serve` needs."""
 
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import click
@@ -83,11 +83,4 @@ def live_page(
     listening = chosen.listen()
     open_to_all = server.Address(*listening.getsockname()[:2]).is_loopback and not control
     token = os.environ.get(TOKEN, "") or ("" if open_to_all else secrets.token_urlsafe(16))
-
-    @asynccontextmanager
-    async def serving() -> AsyncIterator[None]:
-        async with server.serve(source, listening, token, send if control else None):
-            announce(f"live at {server.url(listening, token)}")
-            yield
-
-    return serving()
+    return server.serve(source, listening, token, send if control else None, announce)

@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple, Union
+from typing import TYPE_CHECKING, Any, Union
 
 import anyio
 from anyio.from_thread import start_blocking_portal
@@ -70,18 +70,6 @@ def open_callers(
     return open_workers(accounts, target, options.engine, options.cluster, now)
 
 
-class Outside(NamedTuple):
-    """What a run reaches outside this process; a simulation brings its own."""
-
-    open_callers: Callable[..., AbstractAsyncContextManager[Any]] = open_callers
-    machine: Machine = Machine()
-    #: Runs what blocks, such as an fsync, while everything else goes on.
-    in_thread: Callable[[Callable[[], None]], Awaitable[None]] = anyio.to_thread.run_sync
-
-
-THIS_MACHINE = Outside()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hooks:
     """Callbacks and settings of the caller. The library prints nothing, and handles no signals unasked."""
@@ -103,7 +91,11 @@ class Hooks:
     signals: bool = False
     now: Callable[[], datetime] = utc_now
     rng: Random = field(default_factory=Random)
-    world: Outside = THIS_MACHINE
+    #: What a run reaches outside this process; a simulation brings its own.
+    open_callers: Callable[..., AbstractAsyncContextManager[Any]] = open_callers
+    machine: Machine = field(default_factory=Machine)
+    #: Runs what blocks, such as an fsync, while everything else goes on.
+    in_thread: Callable[[Callable[[], None]], Awaitable[None]] = anyio.to_thread.run_sync
 
 
 async def run(path: Path | str, options: Options | None = None, hooks: Hooks | None = None) -> Summary:
@@ -180,11 +172,10 @@ async def _carry_out(job: Job, hooks: Hooks) -> Summary:
             if hooks.on_wait:
                 hooks.on_wait(f"waiting {silence:.0f} s: the workers of the crashed run may still make calls")
             await anyio.sleep(silence)
-        callers = await stack.enter_async_context(
-            hooks.world.open_callers(job.accounts, target, options, hooks.now)
-        )
+        opening = hooks.open_callers(job.accounts, target, options, hooks.now)
+        callers = await stack.enter_async_context(opening)
         await identity_check.check_accounts(job, callers.quota_owner, hooks.warn)
-        recorder = Recorder(ledger, job, callers.clock_skew, hooks.now, hooks.outcome, hooks.world.in_thread)
+        recorder = Recorder(ledger, job, callers.clock_skew, hooks.now, hooks.outcome, hooks.in_thread)
         accounts = {name: limits.new_state(name, wait=options.wait) for name in job.accounts}
         identify = partial(identity_check.identify_signer, job, recorder.signers, limits, callers.identify)
         engine = build_engine(callers, accounts, options, recorder, identify=identify, rng=hooks.rng)
@@ -235,7 +226,7 @@ def build_engine(
 def _open_call_log(job: Job, hooks: Hooks, stack: AsyncExitStack) -> tuple[CallLog | None, list[str]]:
     """The log of calls, and warnings; only quota windows cannot do without it."""
     try:
-        return stack.enter_context(CallLog(_call_log_path(job.options), machine=hooks.world.machine)), []
+        return stack.enter_context(CallLog(_call_log_path(job.options), machine=hooks.machine)), []
     except StorageError as error:
         if any(map(windows, job.targets.quotas.values())):
             raise

@@ -85,8 +85,9 @@ async def serve(
     listening: socket.socket,
     token: str = "",
     control: Control | None = None,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[None]:
-    """Serve while the context is open; at its end browsers get the last news, and the socket is closed.
+    """Serve while the context is open, and say where; at its end browsers get the last news.
 
     `source` says what is shown: a ledger, a folder of ledgers, or None as long as that is not known. Requests
     must bear the `token`; without one they must name a loopback host. `control` carries out what the page's
@@ -99,6 +100,7 @@ async def serve(
     await runner.setup()
     try:
         await web.SockSite(runner, listening).start()
+        announce(f"live at {url(listening, token)}")
         yield
     finally:
         site.closing.set()

@@ -8,6 +8,7 @@ import click
 
 from batch_snapshot.cli import cli
 from batch_snapshot.cli.command import SECTIONS, Option, SectionedCommand, SectionedGroup
+from batch_snapshot.cli.help_page import EXIT_CODES
 from batch_snapshot.cli.terminal import PROG
 from tests import ROOT
 
@@ -30,7 +31,7 @@ def page() -> str:
     for title, names in cli.sections.items():
         parts.append(f"## {title}\n")
         parts += [_command(name, cli.commands[name]) for name in names]
-    codes = "".join(f"| {code} | {meaning} |\n" for code, meaning in cli.exit_codes.items())
+    codes = "".join(f"| {code} | {meaning} |\n" for code, meaning in EXIT_CODES.items())
     parts.append(f"## Exit codes\n\n| code | meaning |\n|---|---|\n{codes}")
     return "\n".join(parts)
 

@@ -25,7 +25,7 @@ from batch_snapshot import files
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.errors import BatchSnapshotError, LedgerError, StorageError
 from batch_snapshot.jobs import plan
-from batch_snapshot.jobs.run import Hooks, Outside, retry, run
+from batch_snapshot.jobs.run import Hooks, retry, run
 from batch_snapshot.ledger import reader
 from batch_snapshot.ledger.records import Intent, Result
 from batch_snapshot.models import Row, Status
@@ -209,7 +209,9 @@ class Life:
         hooks = Hooks(
             now=self.now,
             rng=Random(seed),
-            world=Outside(self._open_callers, self._machine(), self._in_thread),
+            open_callers=self._open_callers,
+            machine=self._machine(),
+            in_thread=self._in_thread,
         )
         work: Callable[[], Awaitable[Summary]] = partial(run, self.manifest, options, hooks)
         if invocation.command == "retry":
