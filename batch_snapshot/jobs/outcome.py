@@ -47,7 +47,10 @@ def nothing_to_do_summary(job: Job) -> Summary:
         what = "every row has a result (retry sends failed rows again)"
     why = f"{what}: nothing left to run. For a new run of the same rows name a new --ledger"
     if job.header.command == "retry":
-        why = "no row of this selection failed or is in doubt: nothing to retry"
+        why = "nothing to retry: no row failed or is in doubt"
+        if stats.counts.failed or stats.counts.in_doubt:
+            what = "no failed row is of the kinds that this retry takes"
+            why = f"nothing to retry: {what}; fix the cause, then name the kind with --only"
     return summarize(job, "completed", stats, warnings=[*job.warnings, f"{job.path}: {why}"])
 
 

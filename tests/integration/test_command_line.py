@@ -299,6 +299,18 @@ def test_commands_to_run_next_are_short_and_keep_the_settings_of_the_simulator(c
     assert doubt in call("status", ledger)[1]
 
 
+def test_retry_that_takes_no_row_says_whether_any_failed(cwd, call):
+    write_manifest(cwd / "trial.yaml", [{"engagement": "eng-denied00000001", "resource": "O1"}])
+    assert call("run", "trial.yaml", "--simulate", *QUIET)[0] == 1
+    code, _, err = call("retry", "ledgers/trial.simulated.ndjson", *QUIET)
+    assert code == 1
+    assert "nothing to retry: no failed row is of the kinds that this retry takes; fix the cause" in err
+    write_manifest(cwd / "trial.yaml", pairs(1))
+    assert call("run", "trial.yaml", "--simulate", "--ledger", "good.ndjson", *QUIET)[0] == 0
+    err = call("retry", "good.simulated.ndjson", *QUIET)[2]
+    assert "nothing to retry: no row failed or is in doubt" in err
+
+
 def test_name_of_a_file_that_no_manifest_can_have_is_refused_with_the_way_out(cwd, call):
     (cwd / "my pairs.csv").write_text(PAIRS)
     code, _, err = call("run", "my pairs.csv", "--catalog", "Sandbox", "--simulate")
