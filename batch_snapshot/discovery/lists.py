@@ -157,9 +157,10 @@ class ListReader:
                 break
         return token is None
 
-    def _store_ids(self, table: str, items: Items) -> None:
-        ids = [(self.number, item.get("Id")) for item in items]
-        self.db.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", ids)  # noqa: S608 - names of our own
+    def _store_ids(self, table: str, items: Items, fits: tuple[bool, ...] = ()) -> None:
+        ids = [(self.number, item.get("Id"), *fits) for item in items]
+        marks = ", ".join("??" + "?" * len(fits))
+        self.db.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", ids)  # noqa: S608 - names of our own
 
     def _store_accepted(self, items: Items) -> None:
         accepted = [
@@ -224,14 +225,11 @@ class ListReader:
         """
         for kind in self.filters.context_types:
             pages = changes.pages_to_read(len(self._without_contexts()), NAMED_AT_ONCE)
-            list_some = partial(self._walk, "ListEngagements", self._store_contexts, ContextTypes=[kind])
+            store = partial(self._store_ids, "contexts", fits=(True,))
+            list_some = partial(self._walk, "ListEngagements", store, ContextTypes=[kind])
             if not (pages and await list_some(pages=pages)):
                 for part in _parts(self._without_contexts()):
                     await list_some(EngagementIdentifier=part)
-
-    def _store_contexts(self, items: Items) -> None:
-        fit = [(self.number, item.get("Id")) for item in items]
-        self.db.executemany("INSERT OR REPLACE INTO contexts VALUES (?, ?, 1)", fit)
 
     def _without_contexts(self) -> list[str]:
         """The found engagements of whose contexts nothing is known."""
@@ -254,8 +252,7 @@ class ListReader:
             nonlocal done
             answer = await self.reader.read("GetEngagement", Catalog=self.filters.catalog, Identifier=name)
             types = {context.get("Type") for context in answer.get("Contexts") or ()}
-            fits = (self.number, name, bool(wanted & types))
-            self.db.execute("INSERT OR REPLACE INTO contexts VALUES (?, ?, ?)", fits)
+            self._store_ids("contexts", [{"Id": name}], fits=(bool(wanted & types),))
             done += 1
             self.on_progress(f"GetEngagement: {done:,} of {len(names):,}")
 

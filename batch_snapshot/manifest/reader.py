@@ -53,10 +53,6 @@ class LoadOptions(NamedTuple):
     #: Keep all of them, not only the first; they are counted in any case.
     all_problems: bool = False
 
-    @property
-    def keep(self) -> int:
-        return sys.maxsize if self.all_problems else KEPT
-
 
 DEFAULT_LOAD = LoadOptions()
 
@@ -67,8 +63,8 @@ class ManifestReader:
     discover: tuple[Filters, ...] = ()
 
     def __init__(self, path: Path, found: Path | None = None, options: LoadOptions = DEFAULT_LOAD) -> None:
-        self.problems = ProblemLog(options.keep)
-        self.warnings = ProblemLog(options.keep)
+        keep = sys.maxsize if options.all_problems else KEPT
+        self.problems, self.warnings = ProblemLog(keep), ProblemLog(keep)
         self.digest = sha256()
         #: The manifest and its includes, in the order of reading.
         self.files: list[Path] = [path]
