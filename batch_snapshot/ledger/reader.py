@@ -116,23 +116,19 @@ def _readable(path: Path, advice: str) -> Iterator[None]:
         raise LedgerError(f"{path}: cannot be read ({error.strerror}); {out}") from None
 
 
-def with_place(path: Path, number: int | None, error: LedgerError) -> LedgerError:
-    """The error with its place, if it lacks one, and for a damaged ledger the command that repairs it."""
+def with_place(path: Path, number: int, error: LedgerError) -> LedgerError:
+    """The error with its place, and for a damaged ledger the command that repairs it."""
     if number == 1 and isinstance(error, DamagedError) and not _has_ledger_line(path):
         return LedgerError(f"{path}: is not a ledger: no line of it is one of a ledger; name another file")
-    place = "" if number is None else f"{path}:{number}: "
-    more = f"; repair it (the original is kept): {repair_command(path)}"
-    return LedgerError(f"{place}{error}{more if isinstance(error, DamagedError) else ''}")
+    repair = f"batch-snapshot status {shlex.quote(str(path))} --repair"
+    more = f"; repair it (the original is kept): {repair}" if isinstance(error, DamagedError) else ""
+    return LedgerError(f"{path}:{number}: {error}{more}")
 
 
 def _has_ledger_line(path: Path) -> bool:
     with suppress(OSError), path.open("rb") as file:
         return re.search(rb'{\s*"type"\s*:', file.read(_RECOGNISED)) is not None
     return True
-
-
-def repair_command(path: Path) -> str:
-    return f"batch-snapshot status {shlex.quote(str(path))} --repair"
 
 
 def not_begun(path: Path, then: str = SAME_COMMAND) -> LedgerError:
