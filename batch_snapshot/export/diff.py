@@ -69,17 +69,19 @@ def diff(
     tables.columns(fields)
     found = PayloadDifference(str(before), str(after), rows_unfetched=len(unfetched))
     with sqlite.temporary_tables(_TABLES) as db:
-        found.rows_before = _load(db, "before", before, unfetched, found.warnings)
-        found.rows_after = _load(db, "after", after, unfetched, found.warnings)
+        found.warnings += _load(db, "before", before, unfetched) + _load(db, "after", after, unfetched)
         for old, new in db.execute("SELECT b.record, a.record FROM before b JOIN after a USING (key)"):
             _compare(json.loads(old), json.loads(new), fields, found)
-        (both,) = db.execute("SELECT count(*) FROM before JOIN after USING (key)").fetchone()
+        sizes = ("before", "after", "before JOIN after USING (key)")
+        counts = (db.execute(f"SELECT count(*) FROM {one}").fetchone()[0] for one in sizes)  # noqa: S608 - constants
+        found.rows_before, found.rows_after, both = counts
     found.only_before, found.only_after = found.rows_before - both, found.rows_after - both
     found.changes.sort(key=lambda change: change.row)
     return found
 
 
-def _load(db: Connection, table: str, path: Path, unfetched: Collection[Row], warnings: list[str]) -> int:
+def _load(db: Connection, table: str, path: Path, unfetched: Collection[Row]) -> list[str]:
+    """Fill a table with the newest record of each row; returns a warning if they are of several runs."""
     runs = set()
     for record, _ in positions(path):
         row = Row(*(record[name] for name in Row._fields))
@@ -92,10 +94,8 @@ def _load(db: Connection, table: str, path: Path, unfetched: Collection[Row], wa
             " revision = excluded.revision WHERE excluded.revision >= revision",
             (row.key, revision, json.dumps(record)),
         )
-    if len(runs) > 1:
-        warnings.append(f"{path}: holds snapshots of {len(runs)} runs; of a row the highest revision counts")
-    (rows,) = db.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - constants of this module
-    return int(rows)
+    several = f"{path}: holds snapshots of {len(runs)} runs; of a row the highest revision counts"
+    return [several] if len(runs) > 1 else []
 
 
 def _compare(

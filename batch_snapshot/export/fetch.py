@@ -4,7 +4,7 @@ Only what a file does not hold yet is fetched. Each snapshot is appended as its 
 command continues after a crash.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -54,15 +54,14 @@ async def export(
     if form == "parquet":
         tables.import_pyarrow()
     # A file in a folder is of one run; a file that is named may collect several.
-    runs = {
-        source: headers[named[0]].run_id if source.parent == output else None
-        for source, named in sources.items()
-    }
-    for source, run_id in runs.items():
-        records.check(source, fields, run_id)
+    runs = {source: headers[one].run_id for source, [one, *_] in sources.items() if source.parent == output}
+    for source in sources:
+        records.check(source, fields, runs.get(source))
     result = Exported()
     for source, named in sources.items():
-        with records.open_export(source, fields, runs[source], environment.clock, environment.now()) as file:
+        with records.open_export(
+            source, fields, runs.get(source), environment.clock, environment.now()
+        ) as file:
             for ledger in named:
                 async with open_ledger_readers(ledger, headers[ledger], options, environment) as readers:
                     fetcher = _Fetcher(ledger, headers[ledger].run_id, file, fields, environment, result)
@@ -86,15 +85,12 @@ def export_files(ledgers: Sequence[Path], folder: Path) -> dict[Path, Path]:
 def plan(ledgers: Sequence[Path], output: Path, form: str | None) -> tuple[str, dict[Path, list[Path]]]:
     """The format, and by the NDJSON file that is appended to the ledgers that it is fetched for."""
     if output.is_dir() or not output.suffix:
-        form = form or "ndjson"
-        sources: dict[Path, list[Path]] = defaultdict(list)
+        sources: dict[Path, list[Path]] = {}
         for ledger, source in export_files(ledgers, output).items():
-            sources[source].append(ledger)
-        for source, named in sources.items():
-            if len(named) > 1:
-                both = f"{named[0]} and {named[1]}"
+            if sources.setdefault(source, [ledger]) != [ledger]:
+                both = f"{sources[source][0]} and {ledger}"
                 raise InputError(f"{both}: would both become {source}; export each to a file of its own")
-        return form, dict(sources)
+        return form or "ndjson", sources
     found = tables.FORMATS.get(output.suffix)
     if found is None or form not in {None, found}:
         wanted = f".{form}" if form else ", ".join(tables.FORMATS)
@@ -191,13 +187,8 @@ def as_json(result: Exported) -> dict[str, Any]:
         "held_before": sum(result.files.values()) - result.fetched,
         "counts": {what: result.kinds[what] for what in ("missing", "mismatched", "unreadable")},
         "unfetched": [
-            {
-                "ledger": one.ledger,
-                "what": one.what,
-                **one.row._asdict(),
-                "revision": one.revision,
-                "why": one.found,
-            }
+            one.row._asdict()
+            | {"what": one.what, "revision": one.revision, "why": one.found, "ledger": one.ledger}
             for one in result.findings
         ],
         **calls_fields(result),
