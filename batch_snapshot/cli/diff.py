@@ -51,6 +51,7 @@ def diff_command(before: Path, after: Path, *, payload: bool, **given: Any) -> i
 def _diff_payloads(paths: list[Path], given: dict[str, Any]) -> int:
     from batch_snapshot.export import diff, fetch
     from batch_snapshot.ledger import reader
+    from batch_snapshot.reporting import report
 
     folder, fields, html = given["exports"], given["fields"], given["page"]
     # Before any read is spent on the other one.
@@ -58,7 +59,7 @@ def _diff_payloads(paths: list[Path], given: dict[str, Any]) -> int:
         raise reader.missing(gone[0])
     ledgers = fetch.export_files([path for path in paths if reader.head_if_ledger(path)], folder)
     if html:
-        diff.check_page(html, [*paths, *ledgers.values()])
+        report.check_target(html, [*paths, *ledgers.values()], "page")
     done = fetch.Exported()
     if ledgers:
         note = ": what was fetched is kept, and the same command continues"

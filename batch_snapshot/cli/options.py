@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from batch_snapshot import endpoints
 from batch_snapshot.cli import params
 from batch_snapshot.cli.command import SECTIONS, Option, OptionalValueOption, SectionedCommand
 from batch_snapshot.cli.params import duration_text
@@ -143,7 +144,7 @@ _SHARED_MORE: dict[str, dict[str, Any]] = {
     "fields": {"callback": lambda _, __, given: _named(given)},
     "accounts": {"shell_complete": params.complete_accounts},
     "read_rate": {"type": click.FloatRange(0, min_open=True)},
-    "endpoint_url": {"type": params.endpoint_url},
+    "endpoint_url": {"type": lambda url: endpoints.check_endpoint(url, "--endpoint-url")},
     "region": {"type": params.region},
 }
 #: The options that several tables name, by their flag.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batch_snapshot import endpoints, files, text
+from batch_snapshot import files, text
 from batch_snapshot.errors import BatchSnapshotError, InputError
 
 if TYPE_CHECKING:
@@ -104,10 +104,6 @@ def run_id(value: str) -> str:
     if not (0 < len(value) <= 128 and value.isascii() and value.isprintable()):
         raise InputError(f"--run-id {value!r}: give 1 to 128 printable ASCII characters")
     return value
-
-
-def endpoint_url(url: str) -> str:
-    return endpoints.check_endpoint(url, "--endpoint-url")
 
 
 def changed_since(value: str) -> str:

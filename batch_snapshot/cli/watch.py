@@ -74,13 +74,12 @@ def live_page(
     def send(ledger: Path, action: str, value: str | None, account: str | None) -> str:
         return jobs_control.send(ledger, state_dir, jobs_control.parse(action, value, account))
 
-    chosen = server.Address(*address)
-    if control and not chosen.is_loopback:
+    if control and not server.is_loopback(address[0]):
         raise InputError(
-            f"--control: works on loopback only, not at {chosen.host}: leave it out, or serve at 127.0.0.1 "
+            f"--control: works on loopback only, not at {address[0]}: leave it out, or serve at 127.0.0.1 "
             "and reach that from another machine with ssh -L"
         )
-    listening = chosen.listen()
-    open_to_all = server.Address(*listening.getsockname()[:2]).is_loopback and not control
+    listening = server.listen(*address)
+    open_to_all = server.is_loopback(listening.getsockname()[0]) and not control
     token = os.environ.get(TOKEN, "") or ("" if open_to_all else secrets.token_urlsafe(16))
     return server.serve(source, listening, token, send if control else None, announce)

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +15,6 @@ from batch_snapshot import sqlite
 from batch_snapshot.errors import InputError
 from batch_snapshot.export import tables
 from batch_snapshot.export.records import positions
-from batch_snapshot.files import resolved
 from batch_snapshot.models import Row
 from batch_snapshot.reporting import html
 from batch_snapshot.sqlite import Connection
@@ -181,14 +180,6 @@ def shown(value: Any, widest: int = WIDEST) -> str:
 
 #: One value that changed: its path, and what it was and is.
 Changed = tuple[PayloadChange, str, str, str]
-
-
-def check_page(path: Path, sources: Iterable[Path]) -> None:
-    """Refuse a path at which the page would replace a folder, or what it is made from."""
-    if resolved(path) in map(resolved, sources):
-        raise InputError(f"{path}: is what the page is made from; name another file with --html")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; name a file in it with --html")
 
 
 def write_page(found: PayloadDifference, path: Path, made_at: datetime) -> None:

@@ -1,7 +1,7 @@
 """What a report is made of: a ledger and its manifest; and its CSV tables."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -172,14 +172,18 @@ def write_csv(data: ReportData, folder: Path) -> dict[str, int]:
         return entries.write_tables(data.entries(), files)
 
 
+def check_target(file: Path, sources: Iterable[Path], what: str) -> None:
+    """Refuse a path at which the report or page would replace a folder, or what it is made from."""
+    if resolved(file) in map(resolved, sources):
+        raise InputError(f"{file}: is what the {what} is made from; name another file")
+    if file.is_dir():
+        raise InputError(f"{file}: is a folder; name a file in it")
+
+
 @contextmanager
 def replacing(data: ReportData, file: Path, mark: str = "") -> Iterator[IO[str]]:
     """Write a file as a whole, or leave what stood there."""
-    ours = [data.path, *(data.manifest.files if data.manifest else ())]
-    if resolved(file) in map(resolved, ours):
-        raise InputError(f"{file}: is what the report is made from; name another file")
-    if file.is_dir():
-        raise InputError(f"{file}: is a folder; name a file in it")
+    check_target(file, [data.path, *(data.manifest.files if data.manifest else ())], "report")
     try:
         with atomic_write_text(file, errors="replace") as out:
             out.write(mark)

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 import orjson
@@ -51,26 +50,21 @@ Control = Callable[[Path, str, str | None, str | None], str]
 LONGEST_COMMAND = 4096
 
 
-class Address(NamedTuple):
-    host: str
-    port: int
+def is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost"
 
-    @property
-    def is_loopback(self) -> bool:
-        with suppress(ValueError):
-            return ip_address(self.host).is_loopback
-        return self.host == "localhost"
 
-    def listen(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        try:
-            return socket.create_server(self, family=family)
-        except OSError as error:
-            why = (error.strerror or str(error)).partition(" (while")[0]
-            out = "name an address of this machine, such as 127.0.0.1"
-            if error.errno in {errno.EADDRINUSE, errno.EACCES}:
-                out = f"--serve={self.host}:0 takes any free port"
-            raise InputError(f"--serve {self.host}:{self.port}: cannot listen there ({why}); {out}") from None
+def listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        why = (error.strerror or str(error)).partition(" (while")[0]
+        out = "name an address of this machine, such as 127.0.0.1"
+        if error.errno in {errno.EADDRINUSE, errno.EACCES}:
+            out = f"--serve={host}:0 takes any free port"
+        raise InputError(f"--serve {host}:{port}: cannot listen there ({why}); {out}") from None
 
 
 def url(listening: socket.socket, token: str) -> str:
@@ -134,7 +128,7 @@ class Site:
         host = ""
         with suppress(ValueError):
             host = urlsplit(f"//{request.host}").hostname or ""
-        if not (self._token and self._control is None) and not Address(host, 0).is_loopback:
+        if not (self._token and self._control is None) and not is_loopback(host):
             raise web.HTTPForbidden(text="This server answers only to names of loopback, such as localhost.")
         if not hmac.compare_digest(request.query.get("token", "").encode(), self._token.encode()):
             raise web.HTTPForbidden(text="The address lacks the token: use the one that the command printed.")

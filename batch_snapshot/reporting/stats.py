@@ -6,9 +6,10 @@ invocation, `LedgerStats` the lines of a ledger. Pure.
 
 from array import array
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from batch_snapshot.ledger.history import FailureGroup, History, failure_group
@@ -202,11 +203,12 @@ class LedgerStats:
         record = line.record
         key = record.row.key if isinstance(record, Result) else b""
         before = _result_in(self.history, key)
-        pending = self._pending_results() if isinstance(record, Header) else {}
-        self.history.add(line)
+        if isinstance(record, Header):
+            self._put_in_doubt(partial(self.history.add, line))
+        else:
+            self.history.add(line)
         self.line = line
         if isinstance(record, Header):
-            self._put_in_doubt(pending)
             begun = Invocation(record.command, record.started_at, record.started_at, header=record)
             self.invocations.append(begun)
             self.paused = False
@@ -233,15 +235,12 @@ class LedgerStats:
 
     def mark_crashed(self) -> None:
         """The last invocation has no end and will get none."""
-        pending = self._pending_results()
-        self.history.mark_crashed()
-        self._put_in_doubt(pending)
+        self._put_in_doubt(self.history.mark_crashed)
 
-    def _pending_results(self) -> dict[bytes, RowResult | None]:
-        return {key: _result_in(self.history, key) for key in self._pending}
-
-    def _put_in_doubt(self, before: Mapping[bytes, RowResult | None]) -> None:
-        """Count pending rows as a crash left them."""
+    def _put_in_doubt(self, crash: Callable[[], None]) -> None:
+        """Count pending rows as a crash leaves them in the history."""
+        before = {key: _result_in(self.history, key) for key in self._pending}
+        crash()
         for key, result in before.items():
             self.accounts[self._pending[key]].replace(result, _result_in(self.history, key))
         self._pending.clear()

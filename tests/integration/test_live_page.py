@@ -103,7 +103,7 @@ async def test_page_of_a_run_is_live_and_survives_its_end_and_restart(tmp_path, 
 @in_browser
 async def test_page_that_was_opened_before_the_run_gets_its_links_and_accounts(tmp_path, seen):
     begun: list[Path] = []
-    with server.Address("127.0.0.1", 0).listen() as listening:
+    with server.listen("127.0.0.1", 0) as listening:
         async with server.serve(lambda: begun[0] if begun else None, listening, "s3cret", lambda *_: ""):
             await seen.page.goto(server.url(listening, "s3cret"))
             await expect(seen.page.locator("#part-header")).to_contain_text("has not begun yet")

@@ -16,7 +16,7 @@ from tests.support.ledgers import LedgerBuilder, row
 @asynccontextmanager
 async def served(source, token="", control=None):
     """Serve on loopback; yields a function that gets a path."""
-    with server.Address("127.0.0.1", 0).listen() as listening:
+    with server.listen("127.0.0.1", 0) as listening:
         base = server.url(listening, "").rstrip("/")
         serving = server.serve(lambda: source, listening, token, control)
         async with aiohttp.ClientSession() as session, serving:
@@ -225,7 +225,7 @@ async def test_folder_lists_its_ledgers_and_nothing_else_is_served(tmp_path):
 async def test_events_tell_what_has_changed_and_the_end(tmp_path):
     ledger = LedgerBuilder(2).begin().result(row(1))
     path = ledger.write(tmp_path / "l.ndjson")
-    with server.Address("127.0.0.1", 0).listen() as listening:
+    with server.listen("127.0.0.1", 0) as listening:
         base = server.url(listening, "")
         async with aiohttp.ClientSession() as session:
             serving = server.serve(lambda: path, listening)
@@ -285,17 +285,17 @@ async def test_damaged_ledger_is_told_on_its_page(tmp_path):
 
 
 def test_address_in_use_is_refused_with_the_way_out():
-    with server.Address("127.0.0.1", 0).listen() as listening:
+    with server.listen("127.0.0.1", 0) as listening:
         port = listening.getsockname()[1]
         with pytest.raises(InputError, match=rf":{port}: .*; --serve=127\.0\.0\.1:0 takes any free port"):
-            server.Address("127.0.0.1", port).listen()
+            server.listen("127.0.0.1", port)
     for elsewhere in ("no such host", "192.0.2.1"):
         with pytest.raises(InputError, match=r"there \([\w ]+\); name an address of this machine"):
-            server.Address(elsewhere, 80).listen()
+            server.listen(elsewhere, 80)
 
 
 @pytest.mark.parametrize(
     ("host", "loopback"), [("::1", True), ("127.8.8.8", True), ("0.0.0.0", False), ("h", False)]
 )
 def test_loopback_addresses_need_no_token(host, loopback):
-    assert server.Address(host, 1).is_loopback is loopback
+    assert server.is_loopback(host) is loopback
