@@ -191,9 +191,10 @@ class _Verifier:
             if created < self.began:
                 break  # and so were all earlier ones
             maker = answer.get("CreatedBy") or one.created_by or "somebody"
-            about = f"made {timestamp(created)} by {maker}"
+            made_at = timestamp(created)
+            about = f"made {made_at} by {maker}"
             arn = str(answer.get("Arn") or one.arn)
-            self.result.findings.append(Finding("extra", claim.row, one.revision, about, arn, created))
+            self.result.findings.append(Finding("extra", claim.row, one.revision, about, arn, made_at))
 
     async def _snapshot(self, reader: Reader, row: Row, revision: int) -> Mapping[str, Any]:
         """The service's answer about a snapshot; empty: there is none."""
@@ -242,14 +243,8 @@ def as_json(result: Verification) -> dict[str, Any]:
         "engagements": result.engagements,
         "counts": {what: result.kinds[what] for what in KINDS},
         "findings": [
-            {
-                "what": one.what,
-                **one.row._asdict(),
-                "revision": one.revision,
-                "arn": one.arn,
-                "found": one.found,
-                "created_at": timestamp(one.created_at) if one.created_at else None,
-            }
+            one.row._asdict()
+            | {name: getattr(one, name) for name in ("what", "revision", "arn", "found", "created_at")}
             for one in result.findings
         ],
         **calls_fields(result),

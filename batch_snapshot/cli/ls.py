@@ -48,16 +48,9 @@ def ls_command(folder: Path | None) -> int:
 
 
 def _as_json(one: "ListedLedger", now: datetime) -> dict[str, Any]:
-    return {
-        "ledger": str(one.path),
-        "name": one.name,
-        "endpoint": one.endpoint,
-        "outcome": one.outcome,
-        "counts": one.counts,
-        "started_at": timestamp(one.started_at),
-        "changed_at": timestamp(one.changed_at),
-        "age_s": round(max(0.0, (now - one.changed_at).total_seconds())),
-    }
+    age = round(max(0.0, (now - one.changed_at).total_seconds()))
+    times = {"started_at": timestamp(one.started_at), "changed_at": timestamp(one.changed_at), "age_s": age}
+    return one._asdict() | {"ledger": str(one.ledger)} | times
 
 
 def _as_text(ledgers: "list[ListedLedger]", now: datetime) -> str:
@@ -78,4 +71,4 @@ def _cells(one: "ListedLedger", now: datetime) -> tuple[str, ...]:
     unit = next((name for name in ("d", "h", "m") if age >= UNITS[name]), "s")
     counts = [sum(one.counts.values()), *(one.counts.get(state, 0) for state in _STATES)]
     numbers = [f"{number:,}" if one.counts else "?" for number in counts]
-    return f"{age // UNITS[unit]:,}{unit}", one.result, *numbers, one.name, str(one.path)
+    return f"{age // UNITS[unit]:,}{unit}", one.result, *numbers, one.name, str(one.ledger)

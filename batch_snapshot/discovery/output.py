@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -145,7 +144,7 @@ class Finding(NamedTuple):
     #: What the service has instead, or says.
     found: str
     arn: str | None = None
-    created_at: datetime | None = None
+    created_at: str | None = None
     #: Where several can be meant.
     ledger: str = ""
 

@@ -173,7 +173,7 @@ def check_ledger(path: Path) -> int:
 
 
 class ListedLedger(NamedTuple):
-    path: Path
+    ledger: Path
     name: str
     endpoint: str
     #: As `read_status` has it; damaged: it cannot be read to its end.
