@@ -25,7 +25,6 @@ from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 from aiobotocore.utils import AioContainerMetadataFetcher, AioIMDSFetcher
 from aiohttp import BaseConnector, ThreadedResolver
-from aiohttp.abc import ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import ConnectionError as ClientConnectionError
@@ -321,25 +320,22 @@ class _DaemonThreads(NamedTuple):
     look_up: Callable[..., Any]
 
     async def getaddrinfo(self, *args: Any, **options: Any) -> Any:
-        return await _in_daemon_thread(partial(self.look_up, *args, **options))
+        found: Future[Any] = Future()
+        # From now on it cannot be cancelled: the thread sets it even if nothing waits any more.
+        found.set_running_or_notify_cancel()
+
+        def run() -> None:
+            try:
+                found.set_result(self.look_up(*args, **options))
+            except Exception as error:  # noqa: BLE001 - raised where it is waited for
+                found.set_exception(error)
+
+        Thread(target=run, daemon=True).start()
+        async with asyncio.timeout(NAME_TIMEOUT):
+            return await asyncio.wrap_future(found)
 
     async def getnameinfo(self, *args: Any) -> Any:
-        return await _in_daemon_thread(partial(socket.getnameinfo, *args))
-
-
-async def _in_daemon_thread(function: Callable[[], Any]) -> Any:
-    found: Future[Any] = Future()
-    # From now on it cannot be cancelled: the thread sets it even if nothing waits any more.
-    found.set_running_or_notify_cancel()
-
-    def run() -> None:
-        try:
-            found.set_result(function())
-        except Exception as error:  # noqa: BLE001 - raised where it is waited for
-            found.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    return await asyncio.wrap_future(found)
+        return socket.getnameinfo(*args)  # aiohttp asks for numbers alone: no name server is needed
 
 
 class Resolver(ThreadedResolver):
@@ -347,9 +343,3 @@ class Resolver(ThreadedResolver):
 
     def __init__(self, look_up: Callable[..., Any] = socket.getaddrinfo) -> None:
         super().__init__(_DaemonThreads(look_up))  # type: ignore[arg-type] # what it needs of a loop
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        async with asyncio.timeout(NAME_TIMEOUT):
-            return await super().resolve(host, port, family)
