@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _versions(_: click.Context) -> str:
+    """Show the version, and those of Python and the AWS libraries."""
     import platform
     from importlib.metadata import version
 
@@ -44,13 +45,7 @@ def _versions(_: click.Context) -> str:
         "Maintain": "prune completion help",
     },
     context_settings={"help_option_names": ["-h", "--help"]},
-    params=[
-        page_option(
-            *("-V", "--version"),
-            page=_versions,
-            about="Show the version, and those of Python and the AWS libraries.",
-        )
-    ],
+    params=[page_option("-V", "--version", page=_versions)],
 )
 def cli() -> None:
     """Create AWS Partner Central resource snapshots in bulk: exactly one for each row."""

@@ -70,24 +70,26 @@ class OptionalValueOption(Option):
         return flags.replace(" [=", "[="), words
 
 
-def page_option(*flags: str, page: Callable[[click.Context], str], about: str) -> click.Option:
-    """An option that prints a page instead of carrying out the command."""
+def page_option(*flags: str, page: Callable[[click.Context], str]) -> click.Option:
+    """An option that prints a page instead of carrying out the command; `page` has its help as docstring."""
 
     def show(ctx: click.Context, _: click.Parameter, wanted: object) -> None:
         if wanted and not ctx.resilient_parsing:
             click.echo(page(ctx), color=ctx.color)
             ctx.exit()
 
-    return click.Option(flags, is_flag=True, is_eager=True, expose_value=False, callback=show, help=about)
+    more: dict[str, Any] = {"callback": show, "help": page.__doc__}
+    return click.Option(flags, is_flag=True, is_eager=True, expose_value=False, **more)
 
 
 def _help(ctx: click.Context, *, everything: bool = True) -> str:
+    """Show every option."""
     from batch_snapshot.cli import help_page
 
     return help_page.page(ctx.command, ctx, everything=everything)
 
 
-HELP_ALL = page_option("--help-all", page=_help, about="Show every option.")
+HELP_ALL = page_option("--help-all", page=_help)
 
 
 class SectionedCommand(click.Command):

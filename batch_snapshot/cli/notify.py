@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batch_snapshot import endpoints, interrupts, models
 from batch_snapshot.cli import terminal
-from batch_snapshot.errors import BatchSnapshotError, InputError
+from batch_snapshot.errors import BatchSnapshotError, InputError, file_error
 from batch_snapshot.redaction import redacted, redacted_all
 
 if TYPE_CHECKING:
@@ -171,8 +171,6 @@ def metrics_file(path: Path | None) -> Path | None:
         with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent):
             pass
     except OSError as error:
-        why = error.strerror or error
-        raise InputError(
-            f"{flag}: cannot be written ({why}): name a file in a folder that you can write"
-        ) from None
+        elsewhere = "name a file in a folder that you can write"
+        raise InputError(file_error(flag, error, elsewhere)) from None
     return path

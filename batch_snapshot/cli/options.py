@@ -122,10 +122,6 @@ def options_of(given: dict[str, Any], **more: Any) -> Options:
     return Options(**{**same, **more})
 
 
-def _set_in_reporter(context: click.Context, param: click.Parameter, value: str) -> None:
-    setattr(context.ensure_object(Reporter), param.name, value)
-
-
 def _named(fields: tuple[str, ...] | None) -> tuple[str, ...]:
     if fields == ():
         raise InputError("--fields: name at least one field, or leave it out for all")
@@ -134,7 +130,11 @@ def _named(fields: tuple[str, ...] | None) -> tuple[str, ...]:
 
 # -- the options -------------------------------------------------------------------------------------
 
-_OF_REPORTER = {"default": "text", "expose_value": False, "callback": _set_in_reporter}
+_OF_REPORTER: dict[str, Any] = {
+    "default": "text",
+    "expose_value": False,
+    "callback": lambda context, param, value: setattr(context.ensure_object(Reporter), param.name, value),
+}
 _SHARED_MORE: dict[str, dict[str, Any]] = {
     "form": _OF_REPORTER,
     # Parsed before the other flags, so that errors about those have this format too.

@@ -200,11 +200,7 @@ def recorded_settings(options: Options, before: Mapping[str, Any] = MappingProxy
         # Until a row is sent, the choice holds for later runs of this ledger too.
         "new_ledger": options.new_ledger,
     }
-    return {
-        **settings,
-        **kept,
-        **{name: value for name, value in if_given.items() if value},
-    }
+    return {**settings, **kept, **{name: value for name, value in if_given.items() if value}}
 
 
 def with_recorded_quotas(path: Path, options: Options, settings: Mapping[str, Any]) -> Options:

@@ -181,16 +181,9 @@ def lock_retried_ledger(
         if not read_only:
             _lock_accounts(stack, header.name, targets, options, now)
         check_ledger_fits(past, path, header.name, targets, options.run_id)
-        run_line = structs.replace(
-            header,
-            command="retry",
-            endpoint=targets.endpoint,
-            settings=settings,
-            version=None,
-            discovered_sha256=None,
-            unrecorded_since=None,
-        )
-        yield RetriedLedger(options, path, targets, past, run_line)
+        header = structs.replace(header, command="retry", endpoint=targets.endpoint, settings=settings)
+        header = structs.replace(header, version=None, discovered_sha256=None, unrecorded_since=None)
+        yield RetriedLedger(options, path, targets, past, header)
 
 
 def reminder_files(name: str, targets: Targets, options: Options) -> dict[str, Path]:

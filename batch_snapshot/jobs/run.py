@@ -116,11 +116,10 @@ def _manifest(path: Path | str, options: Options) -> Manifest:
     return load(Path(path), options=LoadOptions(options.name, options.catalog, options.all_problems))
 
 
-def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = None) -> Preview:
+def dry_run(path: Path, options: Options, now: Callable[[], datetime] = utc_now) -> Preview:
     """Show what `run` would do; nothing is called or written."""
-    options, hooks = options or Options(), hooks or Hooks()
-    with lock_ledger(_manifest(path, options), options, hooks.now(), read_only=True) as locked:
-        return _preview(open_run(locked, load_discovered(locked)), hooks)
+    with lock_ledger(_manifest(path, options), options, now(), read_only=True) as locked:
+        return _preview(open_run(locked, load_discovered(locked)), now())
 
 
 async def retry(
@@ -139,18 +138,15 @@ async def retry(
         return await _carry_out(open_retry(locked, selection), hooks)
 
 
-def dry_retry(
-    path: Path, selection: Selecting | None = None, options: Options | None = None, hooks: Hooks | None = None
-) -> Preview:
-    options, hooks = options or Options(), hooks or Hooks()
-    with lock_retried_ledger(path, options, hooks.now(), read_only=True) as locked:
-        return _preview(open_retry(locked, selection), hooks)
+def dry_retry(path: Path, selection: Selecting | None, options: Options) -> Preview:
+    with lock_retried_ledger(path, options, utc_now(), read_only=True) as locked:
+        return _preview(open_retry(locked, selection), utc_now())
 
 
-def _preview(job: Job, hooks: Hooks) -> Preview:
+def _preview(job: Job, now: datetime) -> Preview:
     file = _call_log_path(job.options)
     with CallLog(file) if files.exists(file) else nullcontext() as call_log:
-        return preview_job(job, _account_limits(job, call_log), hooks.now())
+        return preview_job(job, _account_limits(job, call_log), now)
 
 
 async def _carry_out(job: Job, hooks: Hooks) -> Summary:
@@ -187,8 +183,7 @@ async def _carry_out(job: Job, hooks: Hooks) -> Summary:
             stack.enter_context(interrupts.handle_signals())
         stop_handler.begin(engine, signals=hooks.signals)
         await recorder.begin()
-        controller = hooks.control and Controller(engine, limits, recorder, hooks.control)
-        await _run_engine(engine, view, recorder, hooks, skipping, controller=controller)
+        await _run_engine(engine, view, recorder, hooks, skipping)
         stop_handler.end()
         result = outcome.decide_outcome(engine, stats)
         await recorder.end(result)
@@ -243,21 +238,15 @@ def _account_limits(job: Job, call_log: CallLog | None) -> AccountLimits:
 
 
 async def _run_engine(
-    engine: Engine,
-    view: RunView,
-    recorder: Recorder,
-    hooks: Hooks,
-    skipping: SkipFilter | None,
-    *,
-    controller: Controller | None,
+    engine: Engine, view: RunView, recorder: Recorder, hooks: Hooks, skipping: SkipFilter | None
 ) -> None:
     stats = view.stats
     view.started = anyio.current_time()
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(recorder.sync_regularly)
-            if controller:
-                tasks.start_soon(controller.serve)
+            if hooks.control:
+                tasks.start_soon(Controller(engine, view.limits, recorder, hooks.control).serve)
             if hooks.watch:
                 tasks.start_soon(hooks.watch, view)
             if skipping:

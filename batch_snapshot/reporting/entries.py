@@ -8,7 +8,7 @@ from typing import IO, Any, NamedTuple
 
 from batch_snapshot.ledger.history import CRASHED, History, RowState
 from batch_snapshot.ledger.records import Intent, Line, Result, Skipped
-from batch_snapshot.models import ErrorKind, Row, Skip, Status
+from batch_snapshot.models import ErrorKind, Row, Status
 from batch_snapshot.redaction import redacted
 from batch_snapshot.text import timestamp
 
@@ -102,13 +102,7 @@ ALL_COLUMNS = (
     *(*_ROW, "status", "revision", "arn", "kind", "code", "message", "reason", "http_status"),
     *("reconciled", *_WORK),
 )
-_TABLE = {
-    Status.SUCCEEDED.value: "succeeded",
-    Status.FAILED.value: "failed",
-    Status.IN_DOUBT.value: "failed",
-    UNATTEMPTED: "unprocessed",
-    **{reason.value: "left_out" for reason in Skip},
-}
+_TABLE = {"succeeded": "succeeded", "failed": "failed", "in_doubt": "failed", UNATTEMPTED: "unprocessed"}
 
 
 def escape_formula(text: str) -> str:
@@ -126,7 +120,7 @@ def write_tables(entries: Iterable[ReportEntry], files: Mapping[str, IO[str]]) -
     for name, writer in writers.items():
         writer.writerow(COLUMNS[name])
     for entry in entries:
-        name = _TABLE[entry.status]
+        name = _TABLE.get(entry.status, "left_out")
         writers[name].writerow([_cell(entry, column) for column in COLUMNS[name]])
         numbers[name] += 1
     return numbers

@@ -38,13 +38,7 @@ LONGEST_LEFT = 366 * 86_400.0
 #: Accounts of the table of accounts, and windows of that of windows.
 MOST_ACCOUNTS, MOST_WINDOWS = 500, 20
 #: In the order in which people want to see the rows.
-STATUSES = (
-    Status.FAILED.value,
-    Status.IN_DOUBT.value,
-    UNATTEMPTED,
-    Status.SUCCEEDED.value,
-    *(reason.value for reason in Skip),
-)
+STATUSES = ("failed", "in_doubt", UNATTEMPTED, "succeeded", *(reason.value for reason in Skip))
 
 
 def write(data: report.ReportData, file: Path, now: datetime) -> None:

@@ -159,9 +159,8 @@ def write_csv(data: ReportData, folder: Path) -> dict[str, int]:
     try:
         make_folder(folder)
     except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be made ({error.strerror}); name another folder with --csv"
-        ) from None
+        elsewhere = "name another folder with --csv"
+        raise InputError(file_error(folder, error, elsewhere, "cannot be made")) from None
     with ExitStack() as stack:
         # Spreadsheets take a file for UTF-8 by its mark; a manifest that includes it skips that.
         files = {

@@ -207,8 +207,8 @@ def test_a_plan_is_made_of_what_the_manifest_declares_and_nothing_is_written(pla
         accounts={"a": {"quota": {"per_second": 2, "per_minute": 10}}, "b": {}},
     )
     before = sorted(place.folder.rglob("*"))
-    hooks = run.Hooks(now=lambda: datetime(2026, 3, 5, tzinfo=UTC))
-    found = run.dry_run(manifest, Options(simulate=True, state_dir=place.folder), hooks)
+    options = Options(simulate=True, state_dir=place.folder)
+    found = run.dry_run(manifest, options, lambda: datetime(2026, 3, 5, tzinfo=UTC))
     assert sorted(place.folder.rglob("*")) == before
     assert (found.rows, found.calls) == (50, 52)
     one, other = found.outlooks["a"], found.outlooks["b"]
