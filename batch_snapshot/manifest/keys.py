@@ -71,9 +71,8 @@ def text_checks(section: Sequence[ManifestKey]) -> dict[str, Check]:
 
 _ENGAGEMENT = checks.shape("engagement", row_input, "engagement", "an engagement id, e.g. eng-0123456789abcd")
 _RESOURCE = checks.shape("resource", row_input, "resource", "an opportunity id, e.g. O1234567")
-_ROLE_ARN = "arn:aws:iam::123456789012:role/Snapshot"
 
-#: By the name of a key, the same in every section.
+#: By the name of a key, the same in every section; checks that are a pattern stand in the table as `like`.
 _CHECKS = {
     "name": checks.name("name"),
     "account": checks.name("account"),
@@ -82,19 +81,6 @@ _CHECKS = {
     "template": checks.shape("template", row_input, "template", f"e.g. {DEFAULT_TEMPLATE}"),
     **dict.fromkeys(("engagement", "engagements"), _ENGAGEMENT),
     **dict.fromkeys(("resource", "resources"), _RESOURCE),
-    "profile": checks.like(
-        "profile",
-        r"[^\x00-\x1f\x7f]{1,256}",
-        "is not a profile name: one line of up to 256 printable characters",
-    ),
-    "region": checks.like(
-        "region", r"[a-z]{2,8}(-[a-z]{2,16}){1,3}-[0-9]{1,2}", "is not a region name (e.g. us-east-1)"
-    ),
-    "role_arn": checks.like(
-        "role_arn",
-        r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\x21-\x7e]{1,512}",
-        f"is not the ARN of a role (e.g. {_ROLE_ARN})",
-    ),
     "external_id": checks.shape(
         "external_id", role_input, "ExternalId", "as the role's trust policy names it"
     ),
@@ -104,12 +90,6 @@ _CHECKS = {
     ),
     "tags": checks.name("tag"),
     "sources": checks.choice("source", lambda: SOURCES),
-    "created_by": checks.like(
-        "created_by", r"[0-9]{12}|\w{1,12}", "does not match {pattern} (e.g. 123456789012)"
-    ),
-    "context_types": checks.like(
-        "context type", r"[A-Za-z]{1,64}", "does not match {pattern} (e.g. CustomerProject)"
-    ),
     "stages": checks.choice("stage", lambda: filters.STAGES),
     "changed_since": Check(checks.check_changed_since, lambda: {"type": "string"}),
 }
@@ -126,7 +106,7 @@ _FROM_MODEL: dict[str, dict[str, Any]] = {
 }
 
 #: The fields of `ManifestKey` by section and name.
-_TABLE = """
+_TABLE = r"""
 top:
   version: {help: The version of this format.}
   name: {help: "What the manifest is called: ledger and locks bear this name.",
@@ -171,10 +151,15 @@ quota:
 
 account:
   profile: {help: A profile of the AWS configuration., examples: [partner],
+    like: [profile, '[^\x00-\x1f\x7f]{1,256}',
+      "is not a profile name: one line of up to 256 printable characters"],
     sample: [partner, the credentials that assume the role]}
-  region: {help: Only us-east-1 serves the API., examples: [us-east-1]}
+  region: {help: Only us-east-1 serves the API., examples: [us-east-1],
+    like: [region, '[a-z]{2,8}(-[a-z]{2,16}){1,3}-[0-9]{1,2}', is not a region name (e.g. us-east-1)]}
   role_arn: {help: "A role to assume, with the profile's credentials if any.",
-    examples: [&role "arn:aws:iam::123456789012:role/Snapshot"], sample: [*role , ""]}
+    examples: [&role "arn:aws:iam::123456789012:role/Snapshot"], sample: [*role , ""],
+    like: [role_arn, 'arn:aws[a-z-]*:iam::[0-9]{12}:role/[\x21-\x7e]{1,512}',
+      "is not the ARN of a role (e.g. arn:aws:iam::123456789012:role/Snapshot)"]}
   external_id: {help: What the role's trust policy asks for., needs: role_arn, sample: [abc-123, ""]}
   session_name: {help: "The assumed role's session, as CloudTrail shows it.", needs: role_arn,
     examples: [nightly], sample: [nightly, as CloudTrail shows it]}
@@ -189,9 +174,11 @@ discover:
   sources: {help: "Which lists are asked. Default: all.", type: text or texts}
   engagements: {help: Only these engagements., type: text or texts, item_help: An engagement's id.}
   created_by: {help: Only engagements that these AWS accounts have made., type: text or texts,
-    item_help: An account's number., item_examples: ["123456789012"]}
+    item_help: An account's number., item_examples: ["123456789012"],
+    like: [created_by, '[0-9]{12}|\w{1,12}', "does not match {pattern} (e.g. 123456789012)"]}
   context_types: {help: Only engagements with a context of these types., type: text or texts,
-    item_help: A type.}
+    item_help: A type.,
+    like: [context type, '[A-Za-z]{1,64}', "does not match {pattern} (e.g. CustomerProject)"]}
   stages: {help: Only opportunities in these stages., type: text or texts,
     sample: ["[Committed, Launched]", of the opportunity]}
   changed_since: {examples: [36h, "2026-01-31"], sample: [36h, or 2026-01-31],
@@ -200,15 +187,16 @@ discover:
 
 
 def _sections() -> Iterator[tuple[ManifestKey, ...]]:
-    for table in yaml.load(_TABLE, Loader=yaml.CSafeLoader).values():
-        yield tuple(_key(name, **_FROM_MODEL.get(name, {}), **fields) for name, fields in table.items())
+    for section in yaml.load(_TABLE, Loader=yaml.CSafeLoader).values():
+        yield tuple(_key(name, _FROM_MODEL.get(name, {}) | given) for name, given in section.items())
 
 
-def _key(name: str, type: str = "text", **fields: Any) -> ManifestKey:  # noqa: A002 - as the table calls it
-    given: dict[str, Any] = {
-        field: tuple(one) if isinstance(one, list) else one for field, one in fields.items()
-    }
-    return ManifestKey(name, type=ValueType(type), check=_CHECKS.get(name), **given)
+def _key(name: str, fields: dict[str, Any]) -> ManifestKey:
+    fields = {field: tuple(one) if isinstance(one, list) else one for field, one in fields.items()}
+    like = fields.pop("like", None)
+    fields["check"] = checks.like(*like) if like else _CHECKS.get(name)
+    fields["type"] = ValueType(fields.get("type", "text"))
+    return ManifestKey(name, **fields)
 
 
 #: `CONTEXT`: what a pair, the defaults and `discover` may say of how a snapshot is made; `INCLUDE`: a file of
