@@ -54,16 +54,11 @@ __all__ = [
 
 #: Where the names live; imported at their first use, for some bring aioboto3 with them.
 _MODULES = {
-    "Hooks": "jobs.run",
-    "Options": "config.options",
+    **dict.fromkeys(("Hooks", "retry", "retry_sync", "run", "run_sync"), "jobs.run"),
+    **dict.fromkeys(("Options", "Settings"), "config.options"),
     "Outcome": "models",
     "Selection": "jobs.plan",
-    "Settings": "config.options",
     "Summary": "reporting.summary",
-    "retry": "jobs.run",
-    "retry_sync": "jobs.run",
-    "run": "jobs.run",
-    "run_sync": "jobs.run",
 }
 
 
