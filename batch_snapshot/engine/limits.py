@@ -349,7 +349,6 @@ def _settings_hash(account: Account, endpoint: str, environ: Mapping[str, str]) 
     """Stands for an account before it is known which AWS account signs: its settings, without secrets."""
     ambient = (environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_PROFILE"))
     source = [account.profile] if account.profile else ["", *ambient]
-    if endpoint == SIMULATOR:  # it gives each account a key
-        source = [account.name]
+    source += [account.name] if endpoint == SIMULATOR else []  # it gives each account a key
     parts = [endpoint, account.endpoint_url, account.region, account.role_arn, *source]
     return blake2b(repr(parts).encode(), digest_size=16).hexdigest()

@@ -168,16 +168,11 @@ def positions(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
 
 
 def _decoded(raw: bytes) -> dict[str, Any] | None:
-    try:
-        record = json.loads(raw) if raw.startswith(HEAD) else None
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(record, dict) or not isinstance(record.get("payload"), dict):
-        return None
-    return record if all(isinstance(record.get(name), str) for name in _TEXTS) else None
-
-
-_TEXTS = (*Row._fields, "arn")
+    record: dict[str, Any] = {}
+    with suppress(ValueError, RecursionError):
+        record = json.loads(raw) if raw.startswith(HEAD) else {}
+    texts = all(isinstance(record.get(name), str) for name in (*Row._fields, "arn"))
+    return record if texts and isinstance(record.get("payload"), dict) else None
 
 
 def _refuse_unless_torn(path: Path, number: int, raw: bytes) -> None:

@@ -202,8 +202,9 @@ class Site:
             given = await request.json()
             action, value, account = (given.get(name) for name in ("action", "value", "account"))
         except (ValueError, LookupError, AttributeError, RecursionError):
-            action = None
-        if not (_is_word(action) and all(each is None or _is_word(each) for each in (value, account))):
+            action = value = account = None
+        words = [action, *(each for each in (value, account) if each is not None)]
+        if not all(isinstance(word, str) and word.isprintable() for word in words):
             raise web.HTTPBadRequest(text="This is no command.")
         try:
             return web.Response(
@@ -260,10 +261,6 @@ def _is_ledger_in(folder: Path, name: str) -> bool:
     with suppress(OSError, ValueError):  # such as a name that is too long
         return path.parent == folder and not path.is_symlink() and reader.head_if_ledger(path) is not None
     return False
-
-
-def _is_word(value: object) -> bool:
-    return isinstance(value, str) and value.isprintable()
 
 
 async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
