@@ -143,8 +143,6 @@ def parse_settings(text: str) -> dict[str, Any]:
     except click.BadParameter as error:
         name = error.param.opts[0].removeprefix("--") if error.param else "settings"
         raise click.BadParameter(f"{name}: {error.message}") from None
-    except click.UsageError as error:
-        raise click.BadParameter(error.format_message()) from None
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+    except (click.UsageError, ValueError) as error:
+        raise click.BadParameter(getattr(error, "message", str(error))) from None
     return fields

@@ -167,9 +167,12 @@ def option_warnings(options: Options) -> list[str]:
 
 #: Settings that a run line records as they are.
 _RECORDED = (
-    *("concurrency", "rate", "daily_quota", "wait"),
+    *("concurrency", "rate", "daily_quota", "wait", "profile", "region"),
     *("max_attempts", "token_ttl", "resend_in_doubt", "max_duration"),
 )
+#: Those that it records where they are given. Until a row is sent, `new_ledger` holds for later runs of the
+#: ledger too.
+_IF_GIVEN = ("changed_since", "skip_active_jobs", "limit", "name", "catalog", "new_ledger")
 #: Settings that a retry takes over from the run where its own options name none, and that the commands which
 #: continue from a ledger repeat: who signs, and under which quotas.
 KEPT = ("name", "catalog", "profile", "region", "rate", "daily_quota", "state_dir")
@@ -180,25 +183,16 @@ def recorded_settings(options: Options, before: Mapping[str, Any] = MappingProxy
     settings = {
         **{name: getattr(engine if hasattr(engine, name) else options, name) for name in _RECORDED},
         "accounts": list(options.accounts),
-        "profile": options.profile,
-        "region": options.region,
         "state_dir": str(options.state_dir) if options.state_dir else None,
         "engine": "dask" if cluster else None,
         "scheduler": cluster.scheduler if cluster else None,
     }
     kept = {key: before[key] for key in (*KEPT, "simulate") if key in before and settings.get(key) is None}
-    if_given = {
+    if_given = {name: getattr(options, name) for name in _IF_GIVEN} | {
         "lease_s": cluster.budget if cluster else None,
         "drain_s": engine.drain_timeout if cluster else None,
-        "changed_since": options.changed_since,
-        "skip_active_jobs": options.skip_active_jobs,
-        "limit": options.limit,
-        "name": options.name,
-        "catalog": options.catalog,
         "simulate": options.simulator_text,
         "simulator_state": str(files.resolved(options.simulator_state)) if options.simulator_state else None,
-        # Until a row is sent, the choice holds for later runs of this ledger too.
-        "new_ledger": options.new_ledger,
     }
     return {**settings, **kept, **{name: value for name, value in if_given.items() if value}}
 
