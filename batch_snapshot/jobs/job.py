@@ -48,10 +48,6 @@ class ManifestRows(NamedTuple):
                 raise ManifestError([text])
             yield row
 
-    def candidates(self) -> Iterator[Row]:
-        """The rows without any history: those that may be left out."""
-        return (one.row for one in self.requests() if one and one.row.key not in self.past.unfinished)
-
     def doubled(self, same: Mapping[str, str]) -> list[str]:
         return find_duplicates(self.manifest, same)
 
@@ -131,6 +127,10 @@ class Job:
     def requests(self) -> Iterator[Request | None]:
         """The rows in the order in which they are sent; None stands for one that is not sent."""
         return plan.limited(self.rows.requests(), self.options.limit)
+
+    def candidates(self) -> Iterator[Row]:
+        """The rows without any history: those that may be left out."""
+        return (one.row for one in self.rows.requests() if one and one.row.key not in self.past.unfinished)
 
     def new_stats(self) -> RunStats:
         return RunStats(self.past, self.header.rows, self.todo)

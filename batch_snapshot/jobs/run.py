@@ -25,7 +25,7 @@ from batch_snapshot.clock import utc_now
 from batch_snapshot.cluster.coordinator import Coordinator
 from batch_snapshot.config.options import Options, recorded_silence, state_folder_of
 from batch_snapshot.discovery.readers import Environment, readers_over
-from batch_snapshot.engine.account import AccountState, Stop, StopKind
+from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.engine.limits import AccountLimits
 from batch_snapshot.engine.pool import Engine
 from batch_snapshot.engine.run_state import RunState
@@ -172,10 +172,8 @@ async def _carry_out(job: Job, hooks: Hooks) -> Summary:
         callers = await stack.enter_async_context(opening)
         await identity_check.check_accounts(job, callers.quota_owner, hooks.warn)
         recorder = Recorder(ledger, job, callers.clock_skew, hooks.now, hooks.outcome, hooks.in_thread)
-        accounts = {name: limits.new_state(name, wait=options.wait) for name in job.accounts}
-        identify = partial(identity_check.identify_signer, job, recorder.signers, limits, callers.identify)
-        engine = build_engine(callers, accounts, options, recorder, identify=identify, rng=hooks.rng)
-        stats = recorder.stats
+        engine, stats = build_engine(callers, limits, recorder, hooks.rng), recorder.stats
+        accounts = engine.accounts
         view = RunView(job.header.name, stats, engine, limits, job.path, job.endpoint)
         readers = readers_over(accounts, limits, callers.identify, callers.read, now=hooks.now, rng=hooks.rng)
         skipping = stack.enter_context(prepare_skipping(recorder, readers))
@@ -194,19 +192,13 @@ async def _carry_out(job: Job, hooks: Hooks) -> Summary:
         return outcome.summarize(job, result, stats, view=view, signum=signum, warnings=warnings, reads=reads)
 
 
-def build_engine(
-    callers: Callers,
-    accounts: dict[str, AccountState],
-    options: Options,
-    recorder: Recorder,
-    *,
-    identify: Callable[[AccountState], Awaitable[None]],
-    rng: Random,
-) -> Engine:
+def build_engine(callers: Callers, limits: AccountLimits, recorder: Recorder, rng: Random) -> Engine:
+    job, settings = recorder.job, recorder.job.options.engine
+    accounts = {name: limits.new_state(name, wait=job.options.wait) for name in job.accounts}
     seams = Seams(
         intend=recorder.intend,
         record=recorder.record,
-        identify=identify,
+        identify=partial(identity_check.identify_signer, job, recorder.signers, limits, callers.identify),
         probe=callers.probe,
         clock_skew=callers.clock_skew,
         now=recorder.now,
@@ -214,8 +206,8 @@ def build_engine(
     )
     if isinstance(callers, Clients):
         seams = replace(seams, send=callers.send, look_up=callers.look_up)
-        return Engine(accounts, seams, options.engine)
-    return Coordinator(accounts, seams, options.engine, callers)
+        return Engine(accounts, seams, settings)
+    return Coordinator(accounts, seams, settings, callers)
 
 
 def _open_call_log(job: Job, hooks: Hooks, stack: AsyncExitStack) -> tuple[CallLog | None, list[str]]:

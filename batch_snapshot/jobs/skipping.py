@@ -16,7 +16,6 @@ from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.engine.reader import Reader, map_concurrently, read_failed
 from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.errors import DeferredError, InputError, ManifestError, ServiceError
-from batch_snapshot.jobs.job import ManifestRows
 from batch_snapshot.jobs.recorder import Recorder
 from batch_snapshot.ledger.snapshot_index import SnapshotIndex, SnapshotJob, service_of
 from batch_snapshot.manifest import filters
@@ -43,16 +42,10 @@ CREATE TABLE engagements (account TEXT, catalog TEXT, engagement TEXT,
 class SkipFilter:
     """Reads what it must know, then decides row by row; an error of one account stops no other."""
 
-    def __init__(
-        self,
-        rows: ManifestRows,
-        recorder: Recorder,
-        readers: Mapping[str, Reader],
-        index: SnapshotIndex,
-    ) -> None:
+    def __init__(self, recorder: Recorder, readers: Mapping[str, Reader], index: SnapshotIndex) -> None:
         now, options = recorder.now(), recorder.job.options
         # Those without any history, each time: what an intent has named may have been sent.
-        self._rows = rows.candidates
+        self._rows = recorder.job.candidates
         self._recorder, self._readers, self._index, self._now = recorder, readers, index, now.timestamp()
         self._active_jobs = options.skip_active_jobs
         #: Leave out what was not modified since its "last" snapshot, or since a time in seconds since the
@@ -221,12 +214,12 @@ class SkipFilter:
 
 @contextmanager
 def prepare_skipping(recorder: Recorder, readers: Mapping[str, Reader]) -> Iterator[SkipFilter | None]:
-    rows, options = recorder.job.rows, recorder.job.options
-    if not isinstance(rows, ManifestRows) or not (options.changed_since or options.skip_active_jobs):
+    options = recorder.job.options
+    if recorder.header.command == "retry" or not (options.changed_since or options.skip_active_jobs):
         yield None
         return
     with SnapshotIndex(paths.snapshot_index_file(state_folder_of(options))) as index:
-        yield SkipFilter(rows, recorder, readers, index)
+        yield SkipFilter(recorder, readers, index)
 
 
 async def skip_rows(engine: RunState, chosen: SkipFilter) -> Counter[str]:

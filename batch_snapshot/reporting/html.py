@@ -75,15 +75,8 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "number": "{:,}".format,
-        "amount": charts.amount,
-        "percent": _percent,
-        "span": duration,
-        "moment": _moment,
-        "minute": minute,
-        "words": words,
-    }
+    environment.filters |= {"number": "{:,}".format, "span": duration}
+    environment.filters |= {one.__name__: one for one in (charts.amount, percent, moment, minute, words)}
     return environment
 
 
@@ -95,7 +88,7 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Neither 0 % for some nor 100 % for less than all."""
     return f"{min(max(share, 0.1), 99.9):.1f}\u00a0%" if 0 < share < 100 else f"{share:.0f}\u00a0%"
 
@@ -104,8 +97,8 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _moment(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+def moment(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def minute(moment: datetime) -> str:

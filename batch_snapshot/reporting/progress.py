@@ -127,17 +127,12 @@ def line_gap(elapsed: float, every: float | None = None) -> float:
 
 
 async def watch(
-    view: RunView,
-    show: Callable[[Frame], None],
-    *,
-    every: float | None = None,
-    first: float | None = None,
-    now: Callable[[], datetime] = utc_now,
+    view: RunView, show: Callable[[Frame], None], *, every: float | None = None, first: float | None = None
 ) -> None:
     meter = ProgressMeter(view)
     await anyio.sleep(line_gap(0, every) if first is None else first)
     while True:
-        show(meter.frame(now()))
+        show(meter.frame(utc_now()))
         await anyio.sleep(line_gap(view.elapsed, every))
 
 

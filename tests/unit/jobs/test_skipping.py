@@ -151,6 +151,6 @@ def test_rows_that_no_line_leaves_out_are_left_to_do(tmp_path):
     engine: Any = Stopped()
     place: Any = Place(tmp_path / "l.ndjson", engine)
     with SnapshotIndex(tmp_path / "index") as index:
-        chosen = skipping.SkipFilter(place, place, {"main": place}, index)
+        chosen = skipping.SkipFilter(place, {"main": place}, index)
         assert not in_virtual_time(lambda: skipping.skip_rows(engine, chosen))
     assert engine.stop
