@@ -21,7 +21,7 @@ from batch_snapshot.ratelimit import windows as quota
 from batch_snapshot.ratelimit.forecast import Forecast
 from batch_snapshot.ratelimit.pace import Pace, Phase
 from batch_snapshot.ratelimit.pacer import LocalPace, Pacer
-from batch_snapshot.ratelimit.windows import CallLog, QuotaWindow, WindowFull
+from batch_snapshot.ratelimit.windows import CallLog, QuotaWindow
 
 Identify = Callable[[str], Awaitable[str]]
 
@@ -90,25 +90,14 @@ class ConcurrencyLimit:
             self._free.release()
 
 
-@dataclass(frozen=True, slots=True)
 class WindowMeter:
     """One account's windows in the log of calls."""
 
-    usage: CallLog
-    key: str
-    windows: tuple[QuotaWindow, ...]
-
-    def reserve(self) -> int | WindowFull:
-        return self.usage.reserve(self.key, self.windows)
-
-    def free_calls(self) -> int:
-        return self.usage.free_calls(self.key, self.windows)
-
-    def finish(self, reservation: int) -> None:
-        self.usage.finish(reservation)
-
-    def cancel(self, reservation: int) -> None:
-        self.usage.cancel(reservation)
+    def __init__(self, usage: CallLog, key: str, windows: tuple[QuotaWindow, ...]) -> None:
+        self.key = key
+        self.reserve = partial(usage.reserve, key, windows)
+        self.free_calls = partial(usage.free_calls, key, windows)
+        self.finish, self.cancel = usage.finish, usage.cancel
 
 
 class SharedPace(LocalPace):
