@@ -109,9 +109,8 @@ def read_regular(path: Path, longest: int) -> bytes:
     return data
 
 
-def is_file(path: Path) -> bool:
-    """Whether a regular file exists at `path`; unlike `Path.is_file` it raises nothing."""
-    return os.path.isfile(path)  # noqa: PTH113
+#: Whether a regular file exists at a path; unlike `Path.is_file` it raises nothing.
+is_file = os.path.isfile
 
 
 def exists(path: Path) -> bool:

@@ -125,6 +125,7 @@ class Workers:
         self._numbers = count(1)
         self._identities: dict[str, str] = {}
         self._skews: dict[str, float] = {}
+        self.clock_skew = self._skews.get
         #: By address: the worker's id, and by how many seconds its clock is ahead of ours at least.
         self.there: dict[str, tuple[str, float]] = {}
         #: Questions to each without an answer yet.
@@ -148,9 +149,6 @@ class Workers:
 
     async def probe(self, request: Request) -> None:
         await self._ask(request.row.account, "probe", request)
-
-    def clock_skew(self, account: str) -> float | None:
-        return self._skews.get(account)
 
     async def carry(self, batch: Batch) -> Batch:
         """Have a worker send a batch; returns once it makes no call any more.

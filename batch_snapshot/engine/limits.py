@@ -47,6 +47,7 @@ class ConcurrencyLimit:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._free = anyio.Semaphore(limit, fast_acquire=True)
+        self.take = self._free.acquire
         #: Calls in flight beyond a limit that was lowered: as many that end make room for none.
         self._excess = 0
         #: Accounts of all engines that share it, about.
@@ -79,9 +80,6 @@ class ConcurrencyLimit:
         except anyio.WouldBlock:
             return False
         return True
-
-    async def take(self) -> None:
-        await self._free.acquire()
 
     def give_back(self) -> None:
         if self._excess:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -63,11 +63,6 @@ def _either(shapes: Sequence[Shape]) -> Shape:
 
 
 @cache
-def role_input() -> dict[str, Shape]:
-    return _input("sts", "AssumeRole")
-
-
-@cache
 def answer_fields(operation: str, member: str) -> dict[tuple[str, ...], str]:
     """The fields within a member of an answer, by their path, and their types.
 
@@ -107,6 +102,9 @@ def _input(service: str, operation: str) -> dict[str, Shape]:
         members = shapes[model["operations"][operation]["input"]["shape"]]["members"]
         found = {name: shapes[member["shape"]] for name, member in members.items()}
         return {name: _shape(one) for name, one in found.items() if one["type"] == "string"}
+
+
+role_input = cache(partial(_input, "sts", "AssumeRole"))
 
 
 @contextmanager
