@@ -66,13 +66,10 @@ def way_out(error: OSError, elsewhere: str) -> str:
     """What to do about a file that cannot be written; `elsewhere` says how to use another path."""
     if is_disk_full(error):
         return DISK_FULL
-    if error.errno == errno.EFBIG:
-        return "raise the limit on the size of files (ulimit -f)"
     if error.errno in _FIXES:
         return f"{_FIXES[error.errno]}, or {elsewhere}"
-    if error.errno == errno.EMFILE:
-        return "raise the limit on open files (ulimit -n)"
-    return "check the disk"
+    limits = {errno.EFBIG: "the size of files (ulimit -f)", errno.EMFILE: "open files (ulimit -n)"}
+    return f"raise the limit on {limits[error.errno]}" if error.errno in limits else "check the disk"
 
 
 def install_command(extra: str) -> str:
@@ -101,10 +98,8 @@ class ManifestError(InputError):
         self.problems = list(problems)
         self.total = len(self.problems) if total is None else total
         hidden = self.total - len(self.problems)
-        lines = (
-            [*self.problems, f"… and {hidden:,} more (validate --all-problems)"] if hidden else self.problems
-        )
-        super().__init__("\n".join(lines))
+        more = [f"… and {hidden:,} more (validate --all-problems)"] if hidden else []
+        super().__init__("\n".join([*self.problems, *more]))
 
 
 class LedgerError(InputError):
