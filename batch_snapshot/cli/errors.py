@@ -149,8 +149,7 @@ def _unforeseen(error: BaseException, arguments: Sequence[str]) -> tuple[str, st
             with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(words)
             where = f"the traceback in {name}"
-    command = next((word for word in arguments if not word.startswith("-")), "")
-    called = command in CALLING
+    called = next((word for word in arguments if not word.startswith("-")), "") in CALLING
     resume = "; what was sent is in the ledger, and the same command resumes it" if called else ""
     message = f"an error that should not happen ({what}){resume}: please report it with {where}"
     return "internal", message, 3 if called else 2

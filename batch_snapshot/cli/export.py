@@ -33,8 +33,7 @@ def export_command(ledgers: tuple[Path, ...], output: Path, kind: str | None, **
     """
     from batch_snapshot.export import fetch
 
-    fields = given["fields"]
     done = invocation.read(
-        given, lambda *around: fetch.export(ledgers, output, *around, form=kind, fields=fields)
+        given, lambda *around: fetch.export(ledgers, output, *around, form=kind, fields=given["fields"])
     )
     return terminal.print_outcome(fetch.as_json, fetch.as_text, done, exit_code=done.exit_code)

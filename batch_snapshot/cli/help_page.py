@@ -108,8 +108,7 @@ def _begin(command: click.Command, ctx: click.Context) -> _Page:
 
 
 def _section(title: str, params: Sequence[click.Parameter], ctx: click.Context) -> HelpSection:
-    records = [record for one in params if (record := one.get_help_record(ctx))]
-    return HelpSection(title, records)
+    return HelpSection(title, [record for one in params if (record := one.get_help_record(ctx))])
 
 
 def _write_lines(page: _Page, title: str, lines: Sequence[str]) -> None:

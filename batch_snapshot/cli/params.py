@@ -231,11 +231,10 @@ def _completed(known: Iterable[str], incomplete: str) -> "list[CompletionItem]":
     from click.shell_completion import CompletionItem
 
     before, comma, begun = incomplete.rpartition(",")
-    given = before.split(",")
     return [
         CompletionItem(f"{before}{comma}{word}")
         for word in known
-        if word.startswith(begun) and word not in given
+        if word.startswith(begun) and word not in before.split(",")
     ]
 
 

@@ -87,8 +87,7 @@ def log(
     """Write to standard error; as text each line begins with the `word`, error or warning."""
     reporter = reporter or current_reporter()
     if reporter.log_format == "json":
-        at = timestamp(utc_now())
-        record = {"at": at, "level": level, "event": event, "message": text, **fields}
+        record = {"at": timestamp(utc_now()), "level": level, "event": event, "message": text, **fields}
         write(json.dumps(redaction.redacted_all(record)) + "\n")
         return
     begin = f"{word}: " if word else ""
@@ -142,8 +141,7 @@ def screen() -> "Iterator[Screen]":
     from batch_snapshot.reporting.screen import Screen
 
     current = current_reporter()
-    encoding = getattr(sys.stderr, "encoding", None) or "ascii"
-    with closing(Screen(write, encoding)) as drawn:
+    with closing(Screen(write, getattr(sys.stderr, "encoding", None) or "ascii")) as drawn:
         current.screen = drawn
         try:
             yield drawn

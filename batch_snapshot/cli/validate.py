@@ -25,8 +25,7 @@ def validate_command(manifest: Path, **given: Any) -> None:
     from batch_snapshot.manifest import LoadOptions, load
     from batch_snapshot.ratelimit import forecast, windows
 
-    read = LoadOptions(given["name"], given["catalog"], given["all_problems"])
-    loaded = load(manifest, options=read)
+    loaded = load(manifest, options=LoadOptions(given["name"], given["catalog"], given["all_problems"]))
     # Accounts whose daily quota is smaller than their rows.
     rows = {name: number for name, number in loaded.rows_by_account.items() if name in loaded.accounts}
     a_day = {name: windows.calls_a_day(loaded.accounts[name].quota) for name in rows}

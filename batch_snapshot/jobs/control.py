@@ -154,8 +154,7 @@ class Controller:
 
     async def _carry_out_next(self, stream: SocketStream) -> dict[str, str]:
         try:
-            line = await BufferedByteReceiveStream(stream).receive_until(b"\n", LONGEST)
-            given = json.loads(line)
+            given = json.loads(await BufferedByteReceiveStream(stream).receive_until(b"\n", LONGEST))
             value = given.get("value")
             command = parse(given["action"], None if value is None else str(value), given.get("account"))
             return {"done": self.carry_out(command, _user_of(stream))}

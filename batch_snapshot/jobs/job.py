@@ -72,8 +72,7 @@ class LedgerRows(NamedTuple):
 
     def requests(self) -> Iterator[Request | None]:
         pasts = history.unfinished_rows(reader.lines(self.path), self.past)
-        since = self.past.unrecorded_since
-        return plan.retried(pasts, self.chosen, self.run_id, self.accounts, since)
+        return plan.retried(pasts, self.chosen, self.run_id, self.accounts, self.past.unrecorded_since)
 
     def todo(self) -> tuple[Counter[str], frozenset[str]]:
         todo, catalogs = Counter[str](), set[str]()
@@ -279,8 +278,7 @@ def renamed_rows(
         row = request.row
         known = row.key in past.unfinished
         for other in others[row.account]:
-            key = row._replace(account=other).key
-            status = past.status(key)
+            status = past.status(row._replace(account=other).key)
             if status and not (known and status is Status.FAILED):
                 found.setdefault((other, row.account), row)
     return found

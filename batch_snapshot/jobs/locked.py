@@ -109,7 +109,7 @@ def _given_up(locked: LockedLedger) -> frozenset[str]:
             f"{path}: is gone, or empty; run {missed} in it was not finished, and only it knows what was "
             "made; put it back, or begin anew with --new-ledger, which makes all its snapshots again"
         )
-    others = [] if resumed else [*_other_ledgers(runs, path, name, options)]
+    others = [] if resumed else [*_other_ledgers(runs, locked)]
     if not others or options.new_ledger or (began and began.settings.get("new_ledger")):
         return frozenset(str(other) for other, *_ in others)
     first, _, first_gone = others[0]
@@ -124,17 +124,15 @@ def _given_up(locked: LockedLedger) -> frozenset[str]:
     )
 
 
-def _other_ledgers(
-    runs: dict[str, str], path: Path, name: str, options: Options
-) -> Iterator[tuple[Path, str, bool]]:
+def _other_ledgers(runs: dict[str, str], locked: LockedLedger) -> Iterator[tuple[Path, str, bool]]:
     """Those that are not finished, the latest first; not those of other days by a pattern with {date}.
 
     Each has its run's id, and whether it has vanished, or another run's ledger is in its place.
     """
-    here = path.resolve()
+    here, pattern = locked.path.resolve(), locked.options.ledger or ""
     for text, run_id in reversed(runs.items()):
         other, gone = Path(text), False
-        if other == here or paths.is_dated_ledger(options.ledger or "", name, other):
+        if other == here or paths.is_dated_ledger(pattern, locked.manifest.name, other):
             continue
         with suppress(BatchSnapshotError, OSError):
             past = reader.history_of(other)

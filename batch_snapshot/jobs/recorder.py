@@ -48,8 +48,7 @@ class Recorder:
         self._reminders = reminder_files(job.header.name, job.targets, job.options)
 
     async def begin(self) -> None:
-        vanished = len(self.job.vanished_keys)
-        self.ledger.append(codec.encode_run(self.header, __version__, vanished=vanished))
+        self.ledger.append(codec.encode_run(self.header, __version__, vanished=len(self.job.vanished_keys)))
         await self._sync()
 
     async def skip(self, reason: Skip, rows: Sequence[Row]) -> None:

@@ -153,8 +153,7 @@ class SkipFilter:
             job = SnapshotJob(*(str(answer.get(member) or "") for member in members))
             if self._service and all(job):
                 self._index.add_job(self._service, catalog, name, job)
-        row = Row(reader.name, catalog, job.engagement, "", job.resource, job.template)
-        self._active.add(row.key)
+        self._active.add(Row(reader.name, catalog, job.engagement, "", job.resource, job.template).key)
 
     async def _decide(self, rows: Sequence[Row]) -> None:
         unknown: list[Row] = []

@@ -60,8 +60,7 @@ def count(statuses: Mapping[Any, int], total: int) -> Counts:
 
 def count_named(numbers: Mapping[str, int]) -> Counts:
     """The counts of an end line; states that this version does not know are left out."""
-    known = (*Counts._fields, *Skip)
-    return Counts(**{name: numbers[name] for name in known if name in numbers})
+    return Counts(**{name: numbers[name] for name in (*Counts._fields, *Skip) if name in numbers})
 
 
 class AccountSummary(NamedTuple):
@@ -177,8 +176,7 @@ def exit_code(outcome: str, counts: Counts, signum: int | None = None) -> int:
     """The exit code of a run that made calls or had nothing to do; the most serious reason wins."""
     if outcome == "interrupted":
         return 128 + (signum or 2)
-    rest = 0 if counts.settled else 1
-    return {"stopped": 3, "deferred": 4}.get(outcome, rest)
+    return {"stopped": 3, "deferred": 4}.get(outcome, 0 if counts.settled else 1)
 
 
 def as_json(summary: Summary) -> dict[str, Any]:
