@@ -31,7 +31,6 @@ EXIT_CODES = {
 }
 
 _THEME = HelpTheme(heading=Style(bold=True), col1=Style(fg="cyan"), invoked_command=Style(fg="cyan"))
-_PLAIN = HelpTheme()
 
 
 class _Page(HelpFormatter):
@@ -100,7 +99,7 @@ def _of_group(group: SectionedGroup, ctx: click.Context) -> str:
 
 
 def _begin(command: click.Command, ctx: click.Context) -> _Page:
-    theme = _PLAIN if os.environ.get("NO_COLOR") else _THEME
+    theme = HelpTheme() if os.environ.get("NO_COLOR") else _THEME
     page = _Page(width=ctx.terminal_width, max_width=WIDEST, col1_max_width=28, theme=theme)
     page.write_usage(ctx.command_path, " ".join(command.collect_usage_pieces(ctx)))
     page.write_command_help_text(command)

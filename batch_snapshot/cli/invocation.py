@@ -17,7 +17,6 @@ from click.core import ParameterSource
 
 from batch_snapshot import models
 from batch_snapshot.cli import options, terminal, watch
-from batch_snapshot.cli.command import SectionedCommand
 from batch_snapshot.cli.notify import Notifiers
 from batch_snapshot.config.options import LONGEST_BUDGET, SHORTEST_BUDGET, ClusterOptions, Options, Settings
 from batch_snapshot.errors import SAME_COMMAND, BatchSnapshotError, InputError
@@ -73,22 +72,16 @@ def _cluster(engine: str, scheduler: str | None, workers: int | None, budget: fl
 
 
 def _command_line() -> str:
-    return shlex.join([terminal.PROG, *shareable(sys.argv[1:]), *_from_environment()])
-
-
-def _from_environment() -> list[str]:
-    """Flags for the values of `_SPELLED` that environment variables hold."""
+    """That of this command, with flags for the values of `_SPELLED` that environment variables hold."""
     context = click.get_current_context(silent=True)
-    if context is None or not isinstance(context.command, SectionedCommand):
-        return []
-    values = {
-        one.opts[0]: one.resolve_envvar_value(context)
-        for one in context.command.options
+    flags = context and [
+        f"{one.opts[0]}={one.resolve_envvar_value(context)}"
+        for one in context.command.params
         if one.name in _SPELLED
         and context.get_parameter_source(one.name) is ParameterSource.ENVIRONMENT
         and context.params[one.name] is not None
-    }
-    return [f"{flag}={value}" for flag, value in values.items()]
+    ]
+    return shlex.join([terminal.PROG, *shareable(sys.argv[1:]), *(flags or [])])
 
 
 def shareable(words: list[str]) -> list[str]:

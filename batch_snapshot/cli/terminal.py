@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -64,12 +64,10 @@ def current_reporter() -> Reporter:
 
 def wants_json(arguments: Sequence[str], *flags: str) -> bool:
     """Whether one of `flags` is json on a command line that click could not parse, or in the environment."""
-    words = list(takewhile(lambda word: word != "--", arguments))
+    words = [*takewhile(lambda word: word != "--", arguments)]
     command = next((word for word in words if not word.startswith("-")), "")
-    if any(os.environ.get(variable(command, flag)) == "json" for flag in flags):
-        return True
-    pairs = [*zip(words, [*words[1:], ""], strict=True)]
-    return any(pair == (flag, "json") or pair[0] == f"{flag}=json" for pair in pairs for flag in flags)
+    given = {*words, *map("=".join, pairwise(words))}
+    return any(f"{f}=json" in given or os.environ.get(variable(command, f)) == "json" for f in flags)
 
 
 # -- standard error ----------------------------------------------------------------------------------

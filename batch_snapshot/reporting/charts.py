@@ -134,7 +134,7 @@ def time_slots(invocations: Sequence[Invocation]) -> tuple[int, list[TimeSlot]]:
         sums = {at: [0, 0, 0, 0] for at in places}
         for second, values in invocation.seconds.items():
             slot = sums[(began + second) // step]
-            slot[:] = map(int.__add__, slot, values)
+            slot[:] = [known + value for known, value in zip(slot, values, strict=True)]
         found += [TimeSlot(number, at * step, tuple(each)) for at, each in sums.items()]
     return step, found
 
