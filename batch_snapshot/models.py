@@ -5,7 +5,7 @@ All are frozen, and nothing here does I/O. Times are aware datetimes in UTC.
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import blake2b
 from typing import NamedTuple
@@ -174,6 +174,10 @@ class Account:
         """The id of the AWS account, if the role's ARN names it."""
         parts = (self.role_arn or "").split(":")
         return parts[4] if len(parts) > 5 and parts[4] else None
+
+
+#: Stands for the time of a first try that nobody knows, as the lines of a ledger that told it are lost.
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from batch_snapshot.failures.advice import credentials_advice, role_advice
 from batch_snapshot.models import (
     LARGEST_CONCURRENCY,
     LARGEST_SKEW,
+    LONG_AGO,
     REGION,
     SIMULATOR,
     UNKNOWN_ACCOUNT,
@@ -139,7 +140,8 @@ class Clients:
         first = retry.ClockReading(request.first_sent_at, request.clock_skew)
         ours = retry.created_after(created_at, first, self.clock_skew(account))
         if ours is None:
-            raise ApiError(retry.CLOCKS_DISAGREE)
+            lost = request.first_sent_at == LONG_AGO
+            raise ApiError(retry.FIRST_TRY_LOST if lost else retry.CLOCKS_DISAGREE)
         return receipt if ours else None
 
     def clock_skew(self, account: str) -> float | None:

@@ -10,6 +10,7 @@ from batch_snapshot import interrupts
 from batch_snapshot.cli import options, terminal
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
+from batch_snapshot.models import LONG_AGO
 from batch_snapshot.text import plural, timestamp
 
 if TYPE_CHECKING:
@@ -82,8 +83,10 @@ def _repair(ledger: Path) -> dict[str, Any]:
     counts = f"{plural(done.kept, 'line')} kept, {dropped}, {done.added:,} added"
     terminal.say(f"{ledger}: repaired: {counts}, {plural(done.in_doubt, 'row')} in doubt")
     if since:
-        what = "  the lost lines may have named rows that no other line names"
-        terminal.say(f"{what}: run and retry look for a snapshot since {since} before they send such a row")
+        what = f"look for a snapshot since {since} before they send such a row"
+        if done.unrecorded_since == LONG_AGO:
+            what = "send such a row if it has no snapshot, and else leave it in doubt"
+        terminal.say(f"  the lost lines may have named rows that no other line names: run and retry {what}")
     terminal.say(f"  the ledger as it was: {done.original}")
     return {}
 

@@ -5,7 +5,17 @@ from datetime import datetime
 from typing import Any
 
 from batch_snapshot.failures.retry import ClockReading
-from batch_snapshot.models import ErrorKind, Failure, Outcome, Receipt, Request, RowError, Status, Verdict
+from batch_snapshot.models import (
+    LONG_AGO,
+    ErrorKind,
+    Failure,
+    Outcome,
+    Receipt,
+    Request,
+    RowError,
+    Status,
+    Verdict,
+)
 
 #: The failure of a try whose call was dropped.
 UNANSWERED = Failure(
@@ -37,7 +47,7 @@ class Attempts:
         self.in_flight = True
         self._before_try = (self.request, self.known_since, self.last_sent_at)
         self.last_sent_at = now.at
-        if self.request.first_sent_at is None:
+        if self.request.first_sent_at in {None, LONG_AGO}:
             self._note(first_sent_at=now.at, clock_skew=now.skew)
         self.known_since = self.known_since or now
 

@@ -1,12 +1,12 @@
 """When a row is tried again, when its snapshot is looked up first, and how many rows may fail. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from random import Random
 from typing import NamedTuple, Self
 
 from batch_snapshot.errors import InputError
-from batch_snapshot.models import ErrorKind, Failure, Verdict
+from batch_snapshot.models import LONG_AGO, ErrorKind, Failure, Verdict
 
 #: Attempts of a row that meets a conflict without an ambiguous try before: such a conflict rarely passes.
 CONFLICT_ATTEMPTS = 3
@@ -76,6 +76,8 @@ def may_be_forgotten(known_since: ClockReading | None, now: ClockReading, token_
 
 def created_after(created_at: datetime, first: ClockReading, skew_now: float | None) -> bool | None:
     """Whether a snapshot was created after the first try, by the service's clock; None: unknown."""
+    if first.at == LONG_AGO:
+        return None
     margin = timedelta(seconds=SKEW_ERROR)
     answers = {created_at >= since - margin for since in service_times(first, skew_now)}
     return answers.pop() if len(answers) == 1 else None
@@ -90,6 +92,16 @@ CLOCKS_DISAGREE = Failure(
     "the row again with --resend-in-doubt",
     verdict=Verdict.REFUSED,
     may_have_landed=False,
+)
+
+
+#: The same, where the lines of the ledger that said when the row was first tried are lost.
+FIRST_TRY_LOST = replace(
+    CLOCKS_DISAGREE,
+    code="FirstTryLost",
+    message="a snapshot exists, but it may be older than this row's first try, which lost lines of the "
+    "ledger may have named; compare the time of the snapshot with that of the run, or send the row again "
+    "with --resend-in-doubt",
 )
 
 

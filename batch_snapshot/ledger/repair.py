@@ -35,7 +35,7 @@ from batch_snapshot.ledger.records import (
     Skipped,
     named_rows,
 )
-from batch_snapshot.models import Request, Row, Status, client_token
+from batch_snapshot.models import LONG_AGO, Request, Row, Status, client_token
 from batch_snapshot.text import timestamp
 
 TORN = "torn"
@@ -205,9 +205,7 @@ class _Rebuild:
             kinds[what] = kinds.get(what, 0) + 1
             return
         if history.first is None and not isinstance(record, Header | Control | None):
-            self._gap_since = min(
-                self._header.started_at, _time_of(record, "first_sent_at", "at") or self._header.started_at
-            )
+            self._gap_since = LONG_AGO
             self._reopen()
         if isinstance(record, End):
             self._end(fragment, record)
@@ -269,7 +267,8 @@ class _Rebuild:
         self._finish(End(outcome, {}, at))
 
     def _note_gap(self) -> None:
-        self._gap_since = self._gap_since or self._header.started_at
+        began = self._header.started_at if self._history.first else LONG_AGO
+        self._gap_since = self._gap_since or began
 
     def _keep(self, fragment: Fragment) -> None:
         if fragment.record is not None:

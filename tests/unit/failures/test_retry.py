@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from batch_snapshot.errors import InputError
 from batch_snapshot.failures import retry
 from batch_snapshot.failures.retry import FailureLimit
+from batch_snapshot.models import LONG_AGO
 
 
 @given(st.integers(1, 10_000), st.integers())
@@ -83,6 +84,12 @@ def test_an_unknown_skew_leaves_a_found_snapshot_undecided():
     for created, answer in ((-3700, False), (-1800, None), (5, True)):
         found = retry.created_after(NOON + timedelta(seconds=created), first, -3600.0)
         assert found is answer
+
+
+def test_a_first_try_that_nobody_knows_leaves_a_found_snapshot_undecided_and_its_token_forgotten():
+    lost = retry.ClockReading(LONG_AGO)
+    assert retry.created_after(NOON, lost, 0.0) is None
+    assert retry.may_be_forgotten(lost, retry.ClockReading(NOON, 0.0), 3600.0)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from batch_snapshot.simulator import SimulatorSettings, serve
 from tests.support import rewriting
 from tests.support.haste import Hasty, WallClock
 from tests.support.ledgers import LedgerBuilder, row
-from tests.support.processes import assert_exactly_once, move_in, pairs, write_manifest
+from tests.support.processes import assert_exactly_once, move_in, pairs, results, write_manifest
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 REFUSED = {"engagement": "eng-invalid0000001", "resource": "O9"}
@@ -325,6 +326,35 @@ def test_a_repaired_ledger_is_resumed_to_one_snapshot_per_row(tmp_path, monkeypa
     said = capsys.readouterr().out
     assert f"the ledger as it was: {tmp_path / ledger}.original" in said
     assert "in doubt\n" in said
+
+
+def test_rows_of_a_lost_first_invocation_are_never_sent_again(tmp_path, monkeypatch, capsys):
+    """Nothing says when they were first sent: a snapshot of theirs may be older than every line left."""
+    move_in(monkeypatch, tmp_path)
+    rows = pairs(6)
+    manifest, ledger = write_manifest(Path("trial.yaml"), rows), Path("ledger.ndjson")
+
+    async def lose_and_resume() -> None:
+        clock = WallClock()
+        async with serve(SimulatorSettings(forget_after=60.0), now=clock.time) as (url, simulator):
+            options = Options(ledger=str(ledger), endpoint_url=url, limit=3)
+            hooks = run.Hooks(now=clock.now, rng=Hasty(7))
+            await run.run(manifest, options, hooks)
+            first = b"".join(lines_of(ledger))
+            clock.ahead += 3600.0
+            await run.run(manifest, replace(options, limit=2), hooks)
+            content = b"".join(lines_of(ledger))
+            rewriting.write(ledger, bytes(len(first)) + content[len(first) :])
+            assert cli.main(["status", str(ledger), "--repair"]) == 0
+            clock.ahead += 3600.0
+            assert (await run.run(manifest, replace(options, limit=None), hooks)).exit_code == 1
+            made = Counter((one.engagement, one.resource) for one in simulator.snapshots)
+            assert made == Counter((row["engagement"], row["resource"]) for row in rows)
+
+    asyncio.run(lose_and_resume())
+    codes = Counter(line["error"] and line["error"]["code"] for line in results(ledger).values())
+    assert codes == {None: 3, "FirstTryLost": 3}
+    assert "send such a row if it has no snapshot, and else leave it in doubt" in capsys.readouterr().out
 
 
 def test_a_repair_says_what_it_did_as_an_object(made, path, capsys):
