@@ -104,7 +104,18 @@ def carry_out(
     start: Callable[["Hooks"], Coroutine[Any, Any, "Summary"]], given: dict[str, Any], notifiers: Notifiers
 ) -> int:
     views: list[RunView] = []
-    hooks, page = _hooks(given, notifiers, views), _live_page(given, views)
+    hooks = _hooks(given, notifiers, views)
+    page: AbstractAsyncContextManager[None] = nullcontext()
+    if given["control"] and not given["serve"]:
+        raise InputError("--control: adds buttons to the page of --serve; give that too")
+    if given["serve"]:
+        page = watch.live_page(
+            lambda: views[0].ledger if views else None,
+            given["serve"],
+            partial(terminal.log, event="live"),
+            control=given["control"],
+            state_dir=given["state_dir"],
+        )
 
     async def served() -> "Summary":
         async with page:
@@ -126,20 +137,6 @@ def carry_out(
     return code
 
 
-def _live_page(given: dict[str, Any], views: "list[RunView]") -> AbstractAsyncContextManager[None]:
-    if given["control"] and not given["serve"]:
-        raise InputError("--control: adds buttons to the page of --serve; give that too")
-    if not given["serve"]:
-        return nullcontext()
-    return watch.live_page(
-        lambda: views[0].ledger if views else None,
-        given["serve"],
-        partial(terminal.log, event="live"),
-        control=given["control"],
-        state_dir=given["state_dir"],
-    )
-
-
 def _hooks(given: dict[str, Any], notifiers: Notifiers, views: "list[RunView]") -> "Hooks":
     """What shows a run and steers it; `views` gets the view of the run once its rows are sent."""
     from batch_snapshot.jobs.run import Hooks
@@ -155,10 +152,24 @@ def _hooks(given: dict[str, Any], notifiers: Notifiers, views: "list[RunView]") 
             tasks.start_soon(_show_progress, view, given["progress"], given["progress_interval"])
             tasks.start_soon(notifiers.send_progress, view)
 
+    def confirm(plan: "Preview") -> bool:
+        """Show the plan; on a terminal, ask before real snapshots are made."""
+        from batch_snapshot.jobs import preview
+
+        show, simulated = given["progress"] != "none", plan.endpoint == models.SIMULATOR
+        if show and simulated:
+            note_simulator(given["simulate"] or "")
+        if ask and "AWS" in plan.catalogs and not simulated:
+            terminal.log(preview.as_text(plan))
+            return terminal.confirm("Snapshots cannot be deleted and notify the partners. Go on?")
+        if show:
+            terminal.log(preview.brief(plan), event="plan", **preview.as_json(plan))
+        return True
+
     return Hooks(
         watch=follow,
         outcome=_log_outcome if given["verbose"] else None,
-        confirm=partial(_confirm, ask=ask, show=given["progress"] != "none", simulator=given["simulate"]),
+        confirm=confirm,
         warn=None if ask else lambda text: terminal.warn([text]),
         on_wait=partial(terminal.log, event="waiting"),
         stopping=lambda text, facts: terminal.log(text, event="stopping", level="warning", **facts),
@@ -197,20 +208,6 @@ def _log_outcome(outcome: Outcome) -> None:
         kind=error.kind if error else None,
         code=error.code if error else None,
     )
-
-
-def _confirm(plan: "Preview", *, ask: bool, show: bool, simulator: str | None) -> bool:
-    from batch_snapshot.jobs import preview
-
-    simulated = plan.endpoint == models.SIMULATOR
-    if show and simulated:
-        note_simulator(simulator or "")
-    if ask and "AWS" in plan.catalogs and not simulated:
-        terminal.log(preview.as_text(plan))
-        return terminal.confirm("Snapshots cannot be deleted and notify the partners. Go on?")
-    if show:
-        terminal.log(preview.brief(plan), event="plan", **preview.as_json(plan))
-    return True
 
 
 def note_simulator(settings: str | None) -> None:

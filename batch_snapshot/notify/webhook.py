@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
@@ -14,10 +14,8 @@ PAUSE = 1.0
 #: The longest pause, in seconds, that a receiver can ask for.
 LONGEST_PAUSE = 5.0
 
-
-class WebhookResponse(NamedTuple):
-    status: int
-    retry_after: str | None = None
+#: The status, and the pause that is asked for.
+Response = tuple[int, str | None]
 
 
 class _RefusedError(ConnectionError):
@@ -27,7 +25,7 @@ class _RefusedError(ConnectionError):
 async def send(
     url: str,
     payload: dict[str, Any],
-    post: Callable[[str, dict[str, Any]], Awaitable[WebhookResponse]] | None = None,
+    post: Callable[[str, dict[str, Any]], Awaitable[Response]] | None = None,
 ) -> str | None:
     """Post `payload` as JSON, in up to three tries; returns an error, if any.
 
@@ -40,26 +38,25 @@ async def send(
             await anyio.sleep(pause)
         try:
             with anyio.fail_after(TIMEOUT):
-                response = await post(url, payload)
+                status, asked = await post(url, payload)
         except _RefusedError as error:
             why = str(error)
             break
         except (OSError, TimeoutError) as error:
             why, pause = type(error).__name__, PAUSE * (attempt + 1)
             continue
-        if 200 <= response.status < 300:
+        if 200 <= status < 300:
             return None
         # The receiver may ask for a pause, within bounds.
-        asked = response.retry_after or ""
-        pause = min(LONGEST_PAUSE, float(asked)) if asked.isdigit() else PAUSE * (attempt + 1)
-        why = f"HTTP {response.status}"
-        if response.status != 429 and response.status < 500:
+        pause = min(LONGEST_PAUSE, float(asked)) if asked and asked.isdigit() else PAUSE * (attempt + 1)
+        why = f"HTTP {status}"
+        if status != 429 and status < 500:
             break
     host = urlsplit(url).hostname
     return f"--notify-webhook: {host} did not accept the message ({why}); the run is not affected"
 
 
-async def _post(url: str, payload: dict[str, Any]) -> WebhookResponse:
+async def _post(url: str, payload: dict[str, Any]) -> Response:
     import aiohttp  # few runs need it
 
     from batch_snapshot.aws.http import Resolver
@@ -73,7 +70,7 @@ async def _post(url: str, payload: dict[str, Any]) -> WebhookResponse:
             # A redirect could send the message to anybody.
             session.post(url, json=payload, allow_redirects=False) as response,
         ):
-            return WebhookResponse(response.status, response.headers.get("Retry-After"))
+            return response.status, response.headers.get("Retry-After")
     except aiohttp.ClientError as error:
         if refused := refusal(error, url):
             way_out = "name the file with its CA certificate in SSL_CERT_FILE"

@@ -164,7 +164,7 @@ def test_webhook_without_response_times_out(autojump_clock_run):
 
 def test_retry_after_of_a_webhook_is_bounded(autojump_clock_run):
     async def busy(*_):
-        return webhook.WebhookResponse(429, "86400")
+        return 429, "86400"
 
     _, took = autojump_clock_run(webhook.send, "https://hooks.example/secret", {}, busy)
     assert took <= webhook.TRIES * webhook.LONGEST_PAUSE
