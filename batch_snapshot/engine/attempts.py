@@ -47,7 +47,8 @@ class Attempts:
         self.in_flight = True
         self._before_try = (self.request, self.known_since, self.last_sent_at)
         self.last_sent_at = now.at
-        if self.request.first_sent_at in {None, LONG_AGO}:
+        # An unknown time stays until a look-up has found nothing: a lost worker may not have made one.
+        if self.known_since is None and self.request.first_sent_at in {None, LONG_AGO}:
             self._note(first_sent_at=now.at, clock_skew=now.skew)
         self.known_since = self.known_since or now
 
