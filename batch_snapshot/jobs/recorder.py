@@ -45,6 +45,8 @@ class Recorder:
         known = job.past.last.accounts if job.past.last else {}
         accounts = {name: codec.encode_account(one) for name, one in job.accounts.items()}
         self.header = structs.replace(job.header, started_at=self.now(), accounts={**known, **accounts})
+        # A run line alone can be lost: it is durable before the first intent, not before the next run line.
+        self.header = structs.replace(self.header, resumes=bool(job.past.succeeded or job.past.unfinished))
         self._reminders = reminder_files(job.header.name, job.targets, job.options)
 
     async def begin(self) -> None:

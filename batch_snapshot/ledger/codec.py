@@ -26,8 +26,10 @@ def encode_run(header: Header, version: str, **more: object) -> bytes:
         more["discovered_sha256"] = header.discovered_sha256
     if header.unrecorded_since:
         more["unrecorded_since"] = timestamp(header.unrecorded_since)
+    if header.resumes:
+        more["resumes"] = True
     fields = structs.asdict(header) | {"started_at": timestamp(header.started_at), "version": version}
-    del fields["discovered_sha256"], fields["unrecorded_since"]
+    del fields["discovered_sha256"], fields["unrecorded_since"], fields["resumes"]
     return _line({"type": "run", "schema": SCHEMA, **fields, **more})
 
 

@@ -98,6 +98,8 @@ class History:
             self._close(record)
 
     def _open(self, header: Header) -> None:
+        if self.checked and self.first is None and header.resumes:
+            raise DamagedError("resumes a run, and the lines of that run are missing")
         self.first = self.first or header
         if header.run_id != self.first.run_id:
             raise LedgerError(

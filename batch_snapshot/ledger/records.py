@@ -40,6 +40,8 @@ class Header(Struct, frozen=True, kw_only=True, tag="run"):
     discovered_sha256: str | None = None
     #: Since then, lost lines can have named rows that no other line names (see `repair`).
     unrecorded_since: Time | None = None
+    #: The ledger has rows of earlier invocations. Earlier versions never said so.
+    resumes: bool = False
 
 
 class IntendedRow(NamedTuple):

@@ -204,7 +204,8 @@ class _Rebuild:
             what, kinds = fragment.lost or "out of place", self.done.dropped_as
             kinds[what] = kinds.get(what, 0) + 1
             return
-        if history.first is None and not isinstance(record, Header | Control | None):
+        headless = record.resumes if isinstance(record, Header) else not isinstance(record, Control | None)
+        if history.first is None and headless:
             self._gap_since = LONG_AGO
             self._reopen()
         if isinstance(record, End):
@@ -289,7 +290,7 @@ class _Rebuild:
         """Write a run line, so that the invocation before it counts as crashed; for `since` see `Header`."""
         before = self._in_doubt()
         rows = max(self._header.rows, self._known_rows())
-        header = replace(self._header, rows=rows, unrecorded_since=since)
+        header = replace(self._header, rows=rows, unrecorded_since=since, resumes=self._known_rows() > 0)
         self._write_line(codec.encode_run(header, __version__, repaired=True))
         self._doubted |= self._in_doubt() - before
         self.done.unrecorded_since = self.done.unrecorded_since or since

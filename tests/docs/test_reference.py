@@ -105,6 +105,7 @@ def ledger_lines():
         started_at=NOW,
         discovered_sha256="sha",
         unrecorded_since=NOW,
+        resumes=True,
     )
     error = RowError(ErrorKind.INVALID, "code", "message", "reason", 400)
     outcome = Outcome(

@@ -328,7 +328,9 @@ def test_a_repaired_ledger_is_resumed_to_one_snapshot_per_row(tmp_path, monkeypa
     assert "in doubt\n" in said
 
 
-def test_rows_of_a_lost_first_invocation_are_never_sent_again(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("ended", [True, False], ids=["ended", "crashed"])
+@pytest.mark.parametrize("left", [bytes, lambda _: b""], ids=["zeros", "cut off"])
+def test_rows_of_a_lost_first_invocation_are_never_sent_again(tmp_path, monkeypatch, capsys, left, ended):
     """Nothing says when they were first sent: a snapshot of theirs may be older than every line left."""
     move_in(monkeypatch, tmp_path)
     rows = pairs(6)
@@ -343,8 +345,10 @@ def test_rows_of_a_lost_first_invocation_are_never_sent_again(tmp_path, monkeypa
             first = b"".join(lines_of(ledger))
             clock.ahead += 3600.0
             await run.run(manifest, replace(options, limit=2), hooks)
-            content = b"".join(lines_of(ledger))
-            rewriting.write(ledger, bytes(len(first)) + content[len(first) :])
+            content = b"".join(lines_of(ledger)[: None if ended else -1])
+            rewriting.write(ledger, left(len(first)) + content[len(first) :])
+            with pytest.raises(LedgerError, match="--repair"):
+                await run.run(manifest, options, hooks)
             assert cli.main(["status", str(ledger), "--repair"]) == 0
             clock.ahead += 3600.0
             assert (await run.run(manifest, replace(options, limit=None), hooks)).exit_code == 1
