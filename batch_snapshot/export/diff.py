@@ -81,12 +81,12 @@ def diff(
 
 def _load(db: Connection, table: str, path: Path, unfetched: Collection[Row]) -> list[str]:
     """Fill a table with the newest record of each row; returns a warning if they are of several runs."""
-    runs = set()
+    runs: set[str] = set()
     for record, _ in positions(path):
         row = Row(*(record[name] for name in Row._fields))
         if row in unfetched:
             continue
-        runs.add(record.get("run_id"))
+        runs |= {str(record["run_id"])} if record.get("run_id") else set()  # earlier versions did not say
         revision = record["revision"] if isinstance(record.get("revision"), int) else 0
         db.execute(
             f"INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET record = excluded.record,"  # noqa: S608 - constants of this module

@@ -438,6 +438,13 @@ async def test_two_runs_are_never_mixed_in_silence(cwd):
         done = await Place(cwd).call("diff", "--payload", "both.ndjson", "exports/night.ndjson")
         assert done.code == 0
         assert "warning: both.ndjson: holds snapshots of 2 runs; of a row the highest revision" in done.stderr
+        for run_id in (None, []):  # an earlier version did not say which run it was
+            records = [json.loads(line) | {"run_id": run_id} for line in held.splitlines()]
+            lines = [json.dumps(record, separators=(",", ":")) for record in records]
+            write(Path("mixed.ndjson"), "\n".join([*lines, ""]).encode())
+            await exported(url, "mixed.ndjson", ledgers[1])
+            done = await Place(cwd).call("diff", "--payload", "mixed.ndjson", "exports/night.ndjson")
+            assert (done.code, done.stderr) == (0, "")
 
 
 async def test_snapshots_that_are_missing_are_named_once_with_their_ledgers_and_not_compared(cwd):
