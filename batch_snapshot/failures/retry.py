@@ -99,9 +99,8 @@ CLOCKS_DISAGREE = Failure(
 FIRST_TRY_LOST = replace(
     CLOCKS_DISAGREE,
     code="FirstTryLost",
-    message="a snapshot exists, but it may be older than this row's first try, which lost lines of the "
-    "ledger may have named; compare the time of the snapshot with that of the run, or send the row again "
-    "with --resend-in-doubt",
+    message="a snapshot exists that may be older than this row's first try, as lost lines told its time; "
+    "compare it with the run, or send again with --resend-in-doubt",
 )
 
 
