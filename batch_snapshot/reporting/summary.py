@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Self
 
+from batch_snapshot.failures.retry import CLOCKS_DISAGREE, FIRST_TRY_LOST
 from batch_snapshot.ledger.history import FailureGroup
 from batch_snapshot.models import AWS, CURABLE, ErrorKind, Row, Skip, Status
 from batch_snapshot.operations import SNAPSHOT, iam_action
@@ -241,6 +242,9 @@ ADVICE: Mapping[ErrorKind, str] = {
     ErrorKind.UNKNOWN: "not known to this version: read the message in the ledger, then retry",
 }
 DOUBT_ADVICE = "may have a snapshot: run or retry settles this, under the same token"
+#: The same, where a retry finds out no more than the look-up before it.
+UNDECIDED = frozenset({CLOCKS_DISAGREE.code, FIRST_TRY_LOST.code})
+UNDECIDED_ADVICE = "find out whose the snapshot is: if it is another run's, retry with --resend-in-doubt"
 
 LONGEST_MESSAGE = 160
 
@@ -249,6 +253,8 @@ SHOWN_ACCOUNTS = 20
 
 
 def advice(group: FailureGroup) -> str:
+    if group.status is Status.IN_DOUBT and group.code in UNDECIDED:
+        return UNDECIDED_ADVICE
     return DOUBT_ADVICE if group.status is Status.IN_DOUBT else ADVICE[group.kind]
 
 

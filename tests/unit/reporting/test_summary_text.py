@@ -132,6 +132,13 @@ def test_groups_with_the_same_advice_share_it():
     ]
 
 
+@pytest.mark.parametrize("code", ["ClocksDisagree", "FirstTryLost"])
+def test_a_snapshot_that_may_be_older_is_not_said_to_be_settled_by_a_retry(code):
+    group = FailureGroup(Status.IN_DOUBT, ErrorKind.TRANSIENT, code)
+    lines = report.as_text(replace(SUMMARY, failures={group: 1})).splitlines()
+    assert lines[4] == f"        {report.UNDECIDED_ADVICE}"
+
+
 def test_summary_without_calls_omits_them():
     plain = Summary(outcome="completed", exit_code=0, counts=DONE, failures={}, ledger="l.ndjson", run_id="r")
     assert report.as_text(plain).splitlines() == [
