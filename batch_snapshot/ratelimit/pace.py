@@ -78,16 +78,12 @@ RAISED = 2.0
 #: at which the throttle came, which is high where saved tokens were used; and the share of the mean to use.
 TRUST = 0.5
 CAUTION = 0.99
-#: The share of the rate that is left when no call was admitted between two throttles.
-SLUMP = 0.4
 #: Admitted calls that measure a rate well. In a climb they weigh as much as the rate that it reached.
 QUIET = 20
 #: With fewer outcomes than this a throttle may be chance, and a first measure is not told, nor kept.
 ENOUGH = 6
 #: A throttle on its own below this share of the measured rate is a stray.
 BELOW = 0.985
-#: If another throttle comes before strays explain this share of the first, the first was not a stray.
-CLOSE = 0.5
 #: Strays from which throttles are compared with the number that strays explain.
 SURE = 5.0
 #: Strays assumed for a declared rate: its author knows the limit.
@@ -286,7 +282,8 @@ class Pace(NamedTuple):
     def _limited(self, pace: Pace, tally: PaceTally, sent_at: float, now: float) -> Pace:
         """The pace after a throttle that the limit caused."""
         if not tally.admitted and not (self.strayed and tally.throttled == 1):
-            peak = min(self.rate(sent_at) * SLUMP, 0.5 / max(sent_at - tally.start, 1e-3))
+            # Not even one call was admitted in that time.
+            peak = 0.5 / max(sent_at - tally.start, 1 / self.rate(sent_at))
             return _cut(pace, now, Phase.CLIMB, peak, tally)
         chance = tally.admitted + tally.throttled < ENOUGH
         if self.phase is Phase.FOLLOW and chance:
@@ -307,7 +304,7 @@ class Pace(NamedTuple):
         A rate just below a limit is admitted some calls, and then throttled often.
         """
         counted = self.tally.throttled == 1 and self.tally.admitted >= QUIET
-        return counted and self.tally.excess > CLOSE and not self.strayed
+        return counted and self.tally.excess > 0 and not self.strayed
 
     def _counted(self, sent_at: float) -> float:
         """The strays with this one, if it is recognised."""

@@ -2,7 +2,7 @@
 
 import json
 from itertools import pairwise, product
-from math import inf, isfinite
+from math import e, inf, isfinite
 
 import pytest
 from hypothesis import given, settings
@@ -795,3 +795,130 @@ def test_the_measured_rate_survives_any_series_of_throttles(rate, number):
     life = Life(pace.learned(rate, 0.0))
     life.step("storm", number)
     assert life.pace.known == rate
+
+
+# -- what the constants mean ----------------------------------------------------------------------------
+# In figures of their own: each fails if its constant is doubled or halved.
+
+
+def test_the_lowest_rate_is_five_calls_a_minute_and_the_longest_hint_five_minutes():
+    life = followed()
+    life.step("storm", 30)
+    life.step("wait", 100.0)
+    life.step("send", 0.0)
+    assert life.pace.next_call_at - life.now == pytest.approx(12.0, abs=0.1)
+    life.step("hint", 1e9)
+    assert life.pace.opens(life.now) - life.now == pytest.approx(300.0)
+
+
+def test_calls_stay_a_hundredth_or_two_below_a_declared_rate():
+    assert 98 < pace.declared(100.0).rate(0.0) < 99
+
+
+def test_a_call_that_leaves_late_lets_the_next_leave_some_milliseconds_earlier():
+    late = followed(10.0).pace._replace(next_call_at=99.0).permitted(100.0)
+    assert 0.003 < 100.0 + 1 / late.rate(100.0) - late.next_call_at < 0.008
+
+
+@pytest.mark.parametrize(("idle", "rests"), [(0.7, False), (1.5, True)])
+def test_a_second_without_calls_is_a_rest(idle, rests):
+    before = followed(10.0).pace._replace(next_call_at=100.0)
+    assert (before.permitted(100.0 + idle).since != before.since) is rests
+
+
+def test_a_search_has_two_calls_in_flight_from_the_third_answer_on_and_three_from_the_eighteenth():
+    def width(found: int) -> int:
+        state = Pace(found=found)
+        while state.opens(0.0) == 0.0:
+            state = state.permitted(0.0)
+        assert 0.2 < state.opens(0.0) < 0.3
+        return state.in_flight
+
+    assert [width(found) for found in (1, 2, 3, 17, 18, 32, 33)] == [1, 1, 2, 2, 3, 3, 4]
+
+
+def climbing(peak: float, crest: float = inf) -> float:
+    """The growth of a climb by its first success."""
+    state = Pace(phase=Phase.CLIMB, peak=peak, crest=crest, in_flight=1).answered(1.0)
+    return state.peak / peak
+
+
+def test_a_climb_grows_by_a_tenth_at_first_and_faster_where_it_is_far_below():
+    assert climbing(10.0, crest=20.0) == pytest.approx(1.1, abs=0.03)
+    assert climbing(0.9, crest=1.0) == pytest.approx(1.5, abs=0.1)
+    assert climbing(3.9, crest=20.0) == climbing(0.9, crest=1.0)
+    assert climbing(6.1, crest=20.0) == climbing(10.0, crest=20.0)
+
+
+def following(peak: float, haste: float = 1.0) -> Pace:
+    return Pace(phase=Phase.FOLLOW, peak=peak, haste=haste)
+
+
+def test_the_return_takes_some_seconds_and_some_calls():
+    assert following(20.0).unit == pytest.approx(3.8, rel=0.2)
+    assert following(2.0).unit == pytest.approx(13.7, rel=0.2)
+    assert following(0.1).unit == pytest.approx(25.0, rel=0.2)
+
+
+def test_the_rate_returns_then_grows_slowly_and_then_fast_to_thrice_the_measure():
+    state = following(10.0)
+    seen = [state.rate(state.unit * units) for units in (0, 1, 2, 3, 100)]
+    assert seen == pytest.approx([9.5, 10.0, 11.0, 19.2, 30.0], rel=0.04)
+
+
+def once(rate: float) -> Pace:
+    """A pace that followed 10 a second, after a throttle that ended `rate`."""
+    tally = new_tally(0.0)
+    for number in range(1, 41):
+        tally = tally.with_admitted(number / rate, 1.0)
+    then = 41 / rate
+    before = following(10.0, haste=2.0)._replace(tally=tally, since=then - 5.0, in_flight=1)
+    return before.throttled(then, then, None)
+
+
+def test_a_measure_is_the_mean_of_what_was_admitted_and_the_rate_that_was_throttled():
+    assert once(5.0).peak == pytest.approx((5.0 * 10.0) ** 0.5, rel=0.04)
+
+
+def test_a_measure_that_differs_by_more_than_a_tenth_hastens():
+    assert [once(rate).haste for rate in (8.0, 8.5, 10.0)] == pytest.approx([3.0, 1.5, 1.5])
+
+
+def test_no_call_admitted_between_two_throttles_more_than_halves_the_rate():
+    life = followed()
+    for _ in range(2):
+        before = life.pace.rate(life.now)
+        life.step("send", 0.0)
+        life.step("throttle", 0.0)
+    assert 0.3 < life.pace.peak / before <= 0.5
+
+
+@pytest.mark.parametrize(("admitted", "stray"), [(15, False), (25, True)])
+def test_a_stray_comes_after_twenty_admitted_calls(admitted, stray):
+    life = returning(200.0)
+    before = life.pace.peak
+    life.step("flow", admitted)
+    life.step("send", 0.0)
+    life.step("throttle", 0.0)
+    assert (life.pace.peak == before) is stray
+
+
+def test_two_strays_are_assumed_of_a_declared_rate():
+    assert (doubts(pace.declared(200.0)), doubts(pace.learned(200.0, 0.0))) == (8, 12)
+
+
+def test_of_known_strays_one_throttle_in_fourteen_calls_is_explained_and_one_more_excused():
+    life = strayed(200.0)
+    before = life.pace.peak
+    life.step("send", 0.0)
+    life.step("throttle", 0.0)
+    assert life.pace.peak == before
+    life.step("flow", 7)
+    assert life.pace.tally.excess == pytest.approx(1.5, abs=0.1)
+
+
+def test_strays_fade_by_a_factor_of_e_in_two_thousand_five_hundred_calls():
+    life = strayed(200.0)
+    for _ in range(2500):
+        life.step("flow", 1)
+    assert life.pace.strays == pytest.approx(15 / e, rel=0.1)
