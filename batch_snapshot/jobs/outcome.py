@@ -49,7 +49,8 @@ def nothing_to_do_summary(job: Job) -> Summary:
     if job.header.command == "retry":
         why = "nothing to retry: no row failed or is in doubt"
         if stats.counts.failed or stats.counts.in_doubt:
-            what = "no failed row is of the kinds that this retry takes"
+            of = " of these accounts" if job.options.accounts else ""
+            what = f"no failed row{of} is of the kinds that this retry takes"
             why = f"nothing to retry: {what}; fix the cause, then name the kind with --only"
     return summarize(job, "completed", stats, warnings=[*job.warnings, f"{job.path}: {why}"])
 

@@ -305,6 +305,8 @@ def test_retry_that_takes_no_row_says_whether_any_failed(cwd, call):
     code, _, err = call("retry", "ledgers/trial.simulated.ndjson", *QUIET)
     assert code == 1
     assert "nothing to retry: no failed row is of the kinds that this retry takes; fix the cause" in err
+    err = call("retry", "ledgers/trial.simulated.ndjson", "--accounts", "default", *QUIET)[2]
+    assert "no failed row of these accounts is of the kinds" in err
     write_manifest(cwd / "trial.yaml", pairs(1))
     assert call("run", "trial.yaml", "--simulate", "--ledger", "good.ndjson", *QUIET)[0] == 0
     err = call("retry", "good.simulated.ndjson", *QUIET)[2]
