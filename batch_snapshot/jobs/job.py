@@ -14,7 +14,13 @@ from batch_snapshot.config.accounts import Targets
 from batch_snapshot.config.options import Options, option_warnings, recorded_settings
 from batch_snapshot.errors import LedgerError, ManifestError
 from batch_snapshot.jobs import identity_check, plan
-from batch_snapshot.jobs.locked import LockedLedger, RetriedLedger, check_ledger_fits, read_history
+from batch_snapshot.jobs.locked import (
+    LockedLedger,
+    RetriedLedger,
+    check_ledger_fits,
+    note_if_older,
+    read_history,
+)
 from batch_snapshot.ledger import history, reader
 from batch_snapshot.ledger.history import History
 from batch_snapshot.ledger.records import Header
@@ -165,6 +171,7 @@ def open_run(locked: LockedLedger, manifest: Manifest) -> Job:
     options, path, targets = locked.options, locked.path, locked.targets
     past = read_history(path, read_only=locked.read_only, shared_keys=manifest.keys)
     check_ledger_fits(past, path, manifest.name, targets, options.run_id)
+    older = note_if_older(past, path, manifest.name, targets, options)
     run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
     vanished = set(filterfalse(manifest.keys.__contains__, past.keys()))
     rows = ManifestRows(manifest, past, run_id, targets.accounts)
@@ -197,7 +204,7 @@ def open_run(locked: LockedLedger, manifest: Manifest) -> Job:
         rest_command=next_steps.run_command(header, str(path)),
         todays_ledger=locked.todays_ledger,
         vanished_keys=vanished,
-        warnings=warnings,
+        warnings=warnings + older,
         renamed=renamed,
         open_questions=[*locked.refused, *_renamed_questions(renamed), *questions],
     )
@@ -233,6 +240,7 @@ def open_retry(
 ) -> Job:
     """Make the job of `retry`; without a `selection`, of the rows that another try can cure."""
     path, past, header, targets = locked.path, locked.past, locked.header, locked.targets
+    older = note_if_older(past, path, header.name, targets, locked.options)
     chosen = selection(past) if callable(selection) else selection or plan.Selection()
     rows = LedgerRows(path, past, chosen, header.run_id, targets.accounts)
     renamed = renamed_rows(rows.requests(), past, targets.accounts)
@@ -247,7 +255,7 @@ def open_retry(
         todo=todo,
         rows=rows,
         rest_command=header.manifest and next_steps.run_command(header, str(path)),
-        warnings=option_warnings(locked.options),
+        warnings=option_warnings(locked.options) + older,
         renamed=renamed,
         open_questions=_renamed_questions(renamed),
     )

@@ -237,6 +237,19 @@ def check_ledger_fits(past: History, path: Path, name: str, targets: Targets, ru
             raise LedgerError(f"{path}: account {account.name!r} has other settings there ({was}); {way_out}")
 
 
+def note_if_older(past: History, path: Path, name: str, targets: Targets, options: Options) -> list[str]:
+    """Have rows looked up before they are sent if the ledger is shorter than this machine left it; warns."""
+    if past.first is None:
+        return []
+    reminders = reminder_files(name, targets, options).values()
+    known = max((open_runs.length(file, past.first.run_id) for file in reminders), default=0)
+    if path.stat().st_size >= known:
+        return []
+    past.unrecorded_since = min(past.unrecorded_since or past.first.started_at, past.first.started_at)
+    what = "is shorter than this machine left it, as an older copy is"
+    return [f"{path}: {what}: rows without a result are looked up before they are sent"]
+
+
 async def discover_pairs(locked: LockedLedger, environment: Environment) -> Manifest:
     """The manifest with what its `discover:` has found; the first run searches, before its first call."""
     manifest, targets, began = locked.manifest, locked.targets, locked.began

@@ -46,7 +46,11 @@ class Recorder:
         accounts = {name: codec.encode_account(one) for name, one in job.accounts.items()}
         self.header = structs.replace(job.header, started_at=self.now(), accounts={**known, **accounts})
         # A run line alone can be lost: it is durable before the first intent, not before the next run line.
-        self.header = structs.replace(self.header, resumes=bool(job.past.succeeded or job.past.unfinished))
+        self.header = structs.replace(
+            self.header,
+            resumes=bool(job.past.succeeded or job.past.unfinished),
+            unrecorded_since=job.past.unrecorded_since,
+        )
         self._reminders = reminder_files(job.header.name, job.targets, job.options)
 
     async def begin(self) -> None:
@@ -108,6 +112,8 @@ class Recorder:
                 in_doubt = stats.accounts[name].statuses[Status.IN_DOUBT]
                 if all_settled or (known and not (left or in_doubt)):
                     open_runs.remove(file, job.path, self.header.run_id)
+                elif name in self._reminded:
+                    open_runs.record(file, job.path, self.header.run_id)
         except StorageError as error:
             return [str(error)]
         return []

@@ -1,6 +1,7 @@
 """Records which ledgers are unfinished: one that vanishes is noticed, and its snapshots are not made again.
 
 There is one file for each manifest name and account, next to their lock. Hold the lock to read or write it.
+It also keeps how long each ledger was, by its run: an older copy in its place is noticed, too.
 """
 
 import json
@@ -24,11 +25,11 @@ def record(file: Path, ledger: Path, run_id: str, instead_of: Collection[str] = 
     """
     path = str(files.resolved(ledger))
     kept = {other: run for other, run in _others(file, path, run_id).items() if other not in instead_of}
-    _write(file, dict([*kept.items(), (path, run_id)][-KEPT:]))
+    _write(file, dict([*kept.items(), (path, run_id)][-KEPT:]), {run_id: ledger})
 
 
 def remove(file: Path, ledger: Path, run_id: str | None = None) -> None:
-    _write(file, _others(file, str(files.resolved(ledger)), run_id))
+    _write(file, _others(file, str(files.resolved(ledger)), run_id), {run_id: ledger} if run_id else {})
 
 
 def _others(file: Path, path: str, run_id: str | None) -> dict[str, str]:
@@ -37,6 +38,16 @@ def _others(file: Path, path: str, run_id: str | None) -> dict[str, str]:
 
 def unfinished_runs(file: Path) -> dict[str, str]:
     """Run ids by resolved path of the ledger."""
+    return {path: run for path, run in _read(file).items() if isinstance(run, str)}
+
+
+def length(file: Path, run_id: str) -> int:
+    """How many bytes the ledger of a run had at most when it was recorded."""
+    found = _read(file).get(run_id)
+    return found if isinstance(found, int) else 0
+
+
+def _read(file: Path) -> dict[str, str | int]:
     try:
         found = json.loads(files.read_regular(file, LONGEST))
     except FileNotFoundError:
@@ -48,12 +59,17 @@ def unfinished_runs(file: Path) -> dict[str, str]:
     return found
 
 
-def _write(file: Path, runs: dict[str, str]) -> None:
-    if runs == unfinished_runs(file):
-        return
+def _write(file: Path, runs: dict[str, str], ledgers: dict[str, Path]) -> None:
+    known = _read(file)
+    lengths = {run: length for run, length in known.items() if isinstance(length, int)}
     try:
+        for run, ledger in ledgers.items():
+            if ledger.exists():
+                lengths[run] = max(lengths.get(run, 0), ledger.stat().st_size)
+        if (written := {**dict([*lengths.items()][-KEPT:]), **runs}) == known:
+            return
         with files.atomic_write(file, 0o600) as opened:
-            opened.write(json.dumps(runs).encode())
+            opened.write(json.dumps(written).encode())
     except OSError as error:
         raise _unusable(file, error) from None
 

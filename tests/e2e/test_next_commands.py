@@ -1,6 +1,5 @@
 """Every command that is printed as the next one is read as its users would type it, and does what it says."""
 
-import json
 import shlex
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -210,7 +209,7 @@ async def test_an_account_without_credentials_records_no_signer_and_no_unfinishe
             line = f"batch-snapshot run trial.yaml --endpoint-url {url} --ledger l{len(flags)}.ndjson {flags}"
             summary = await typed(line, monkeypatch)
             assert (summary.exit_code, summary.counts.unattempted) == (3, 3)
-            assert not any(map(json.loads, remembered().values()))
+            assert not any(map(open_runs.unfinished_runs, remembered()))
             assert not of_type(Path(summary.ledger), "intent")
             for command in printed(summary):
                 assert (await typed(command, monkeypatch)).exit_code == 3
@@ -254,4 +253,4 @@ async def test_a_ledger_is_recorded_as_unfinished_before_its_first_intent(monkey
         line = f"batch-snapshot run trial.yaml --endpoint-url {url} --concurrency 1"
         summary = await typed(line, monkeypatch, run.Hooks(outcome=look))
     assert seen == [[summary.run_id]] * 2
-    assert [json.loads(text) for text in remembered().values()] == [{}]
+    assert [open_runs.unfinished_runs(file) for file in remembered()] == [{}]

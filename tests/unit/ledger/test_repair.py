@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from batch_snapshot import cli, paths
-from batch_snapshot.config.options import Options
+from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.errors import LedgerError, LockedError
 from batch_snapshot.jobs import plan, run
 from batch_snapshot.ledger import codec, history, locks, reader, writer
@@ -339,7 +339,7 @@ def test_rows_of_a_lost_first_invocation_are_never_sent_again(tmp_path, monkeypa
     async def lose_and_resume() -> None:
         clock = WallClock()
         async with serve(SimulatorSettings(forget_after=60.0), now=clock.time) as (url, simulator):
-            options = Options(ledger=str(ledger), endpoint_url=url, limit=3)
+            options = Options(ledger=str(ledger), endpoint_url=url, limit=3, engine=Settings(read_lag=0.0))
             hooks = run.Hooks(now=clock.now, rng=Hasty(7))
             await run.run(manifest, options, hooks)
             first = b"".join(lines_of(ledger))
@@ -359,6 +359,37 @@ def test_rows_of_a_lost_first_invocation_are_never_sent_again(tmp_path, monkeypa
     codes = Counter(line["error"] and line["error"]["code"] for line in results(ledger).values())
     assert codes == {None: 3, "FirstTryLost": 3}
     assert "send such a row if it has no snapshot, and else leave it in doubt" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place", ["ledger.ndjson", "copy.ndjson"])
+def test_an_older_copy_of_a_ledger_makes_no_row_twice(tmp_path, monkeypatch, place):
+    """Restored in its place, or run beside it; then the newer one again."""
+    move_in(monkeypatch, tmp_path)
+    rows = pairs(6)
+    manifest, ledger = write_manifest(Path("trial.yaml"), rows), Path("ledger.ndjson")
+
+    async def copy_and_resume() -> None:
+        clock = WallClock()
+        async with serve(SimulatorSettings(forget_after=60.0), now=clock.time) as (url, simulator):
+            options = Options(ledger=str(ledger), endpoint_url=url, limit=2, engine=Settings(read_lag=0.0))
+            hooks = run.Hooks(now=clock.now, rng=Hasty(7))
+            await run.run(manifest, options, hooks)
+            older = b"".join(lines_of(ledger))
+            clock.ahead += 3600.0
+            await run.run(manifest, options, hooks)
+            newer = b"".join(lines_of(ledger))
+            rewriting.write(Path(place), older)
+            clock.ahead += 3600.0
+            copied = replace(options, ledger=place, limit=None)
+            done = await run.run(manifest, copied, hooks)
+            assert done.counts == (6, 0, 0, 0)
+            assert any("shorter than this machine left it" in text for text in done.warnings)
+            rewriting.write(ledger, newer)
+            clock.ahead += 3600.0
+            assert (await run.run(manifest, replace(options, limit=None), hooks)).exit_code == 0
+            assert_exactly_once(simulator, ledger, rows)
+
+    asyncio.run(copy_and_resume())
 
 
 def test_a_repair_says_what_it_did_as_an_object(made, path, capsys):
