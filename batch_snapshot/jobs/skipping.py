@@ -185,12 +185,15 @@ class SkipFilter:
         return modified
 
     def _cutoff(self, row: Row) -> float | None:
-        """From when on a change of the row counts, less what clocks may differ; None: no ledger knows."""
+        """From when on a change of the row counts, less what clocks may differ; None: no ledger knows.
+
+        A time to come is of a clock that was wrong.
+        """
         if isinstance(self._since, float):
             return self._since
         last = self._index.last(self._service, row) if self._service else None
         margin = changes.MARGIN + abs(self._recorder.clock_skew(row.account) or 0.0)
-        return None if last is None else last - margin
+        return None if last is None or last > self._now + margin else last - margin
 
     async def _compare_last_snapshot(self, verdicts: dict[Row, Skip], row: Row) -> None:
         """Decide by the last snapshot that the service has; its date is by the service's own clock."""

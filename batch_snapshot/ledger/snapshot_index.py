@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 from batch_snapshot import files, sqlite
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.ledger import reader
-from batch_snapshot.ledger.records import Header, Result
+from batch_snapshot.ledger.records import Header, Intent, Result
 from batch_snapshot.models import SIMULATOR, Row, Status
 from batch_snapshot.text import encodable
 
@@ -107,12 +107,15 @@ class SnapshotIndex:
         known = self._db.execute("SELECT run_id, offset FROM ledgers WHERE path = ?", (name,)).fetchone()
         start = known[1] if known and known[0] == head.run_id and reader.line_begins_at(path, known[1]) else 0
         with sqlite.transaction(self._db):
-            last = start
+            last, ahead = start, 0.0
             for line in reader.lines(path, start=start):
                 last = line.offset
                 record = line.record
+                if isinstance(record, Intent):
+                    # How far our clock was ahead of the service's.
+                    ahead = max(0.0, -(record.clock_skew_s or 0.0))
                 if isinstance(record, Result) and record.status is Status.SUCCEEDED and record.first_sent_at:
-                    at = record.first_sent_at.timestamp()
+                    at = record.first_sent_at.timestamp() - ahead
                     # A revision that two runs name was made by the first of them, as far as the ledgers show.
                     self._db.execute(
                         "INSERT INTO snapshots VALUES (?, ?, ?, ?)"

@@ -54,9 +54,9 @@ class LedgerBuilder:
         self.lines.append(codec.encode_run(Header(**{**fields, **more}), "1"))
         return self
 
-    def intend(self, *rows: Row, at: float = 0.0) -> "LedgerBuilder":
+    def intend(self, *rows: Row, at: float = 0.0, skew: float | None = None) -> "LedgerBuilder":
         requests = [Request(each, client_token(RUN_ID, each, 0)) for each in rows]
-        self.lines.append(codec.encode_intent(self.began + timedelta(seconds=at), requests))
+        self.lines.append(codec.encode_intent(self.began + timedelta(seconds=at), requests, skew))
         return self
 
     def result(

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -154,3 +155,14 @@ def test_rows_that_no_line_leaves_out_are_left_to_do(tmp_path):
         chosen = skipping.SkipFilter(place, {"main": place}, index)
         assert not in_virtual_time(lambda: skipping.skip_rows(engine, chosen))
     assert engine.stop
+
+
+def test_a_snapshot_of_a_time_to_come_is_asked_of_the_service(tmp_path):
+    """The clock of the run that made it was wrong."""
+    engine: Any = Stopped()
+    place: Any = Place(tmp_path / "l.ndjson", engine)
+    later = (START + timedelta(days=2)).timestamp()
+    index: Any = SimpleNamespace(refresh=lambda _: [], last=lambda *_: later)
+    chosen = skipping.SkipFilter(place, {"main": place}, index)
+    assert not in_virtual_time(lambda: skipping.skip_rows(engine, chosen))
+    assert engine.stop, "a row's last snapshot was read"

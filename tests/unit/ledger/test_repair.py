@@ -583,6 +583,18 @@ def test_the_index_reads_a_repaired_ledger_anew(made, path, tmp_path):
     assert sum(one is not None for one in found) == 7
 
 
+@pytest.mark.parametrize(("skew", "earlier"), [(None, 0.0), (-7200.0, 7200.0), (7200.0, 0.0)])
+def test_the_index_takes_a_snapshot_for_older_if_the_clock_was_ahead(path, tmp_path, skew, earlier):
+    """For younger than it is would be for older than a change that it does not show."""
+    ledger = LedgerBuilder(rows=1).begin().intend(row(1), skew=skew).result(row(1)).end()
+    ledger.write(path)
+    with SnapshotIndex(tmp_path / "snapshots.sqlite") as known:
+        known.refresh(tmp_path)
+        at = known.last(service_of(reader.head(path) or pytest.fail("no head")) or "", row(1))
+    sent = json.loads(ledger.lines[2])["first_sent_at"]
+    assert at == datetime.fromisoformat(sent).timestamp() - earlier
+
+
 def test_a_crash_keeps_the_time_from_which_rows_may_have_been_sent_unrecorded(path):
     """A row that was named after that is looked up as if it had been sent then."""
     since = NOW - timedelta(days=2)
