@@ -180,14 +180,18 @@ def confirm(question: str) -> bool:
     """
     while True:
         click.echo(f"{question} [y/N]: ", err=True, nl=False)
-        if os.name == "posix":
-            while not select.select([sys.stdin], [], [], SIGNAL_CHECK)[0]:
-                pass
         try:
+            if os.name == "posix":
+                while not select.select([sys.stdin], [], [], SIGNAL_CHECK)[0]:
+                    pass
             answer = sys.stdin.readline()
+        except KeyboardInterrupt:
+            click.echo(err=True)  # what follows is a line of its own
+            raise
         except OSError:  # the terminal is gone
             answer = ""
         if not answer:
+            click.echo(err=True)
             raise click.Abort
         if answer.strip().lower() in ANSWERS:
             return ANSWERS[answer.strip().lower()]

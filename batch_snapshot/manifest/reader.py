@@ -97,7 +97,8 @@ class ManifestReader:
         else:
             yield from self._full(path)
         if not self._entries and not self.problems.total and not self.discover:
-            nothing = "lists no pairs: add some under pairs or include"
+            bare = path.suffix.lower() in line_files.ENTRIES
+            nothing = f"lists no pairs: add {'one a line' if bare else 'some under pairs or include'}"
             self.problems.add(Place(1, includes.display(path), 0), nothing)
 
     def _full(self, path: Path) -> Iterator[tuple[Row, int]]:

@@ -181,7 +181,7 @@ def test_unusual_values_are_warnings(write, text, warning):
 
 MISTAKES = [
     # the text after a valid head, the line, part of the problem
-    ("pairs: []\n", 0, "lists no pairs"),
+    ("pairs: []\n", 0, "lists no pairs: add some under pairs or include"),
     ("pairs: {}\n", 4, "pairs must be a list"),
     ("pairs: [x]\n", 4, 'not the text "x"'),
     ("pairs: [~]\n", 4, "not nothing"),
