@@ -131,6 +131,9 @@ def _unfinished(
             head = reader.head(path)
             if head and head.name == name and head.endpoint == _endpoint(path, head, options):
                 unfinished.append(unfinished_ledger(path, now, options.resume_within))
+            elif head is None and reader.names_rows(path):
+                what = "names rows, but its first line is missing: put it back from a backup"
+                warnings.append(f"ignored: {path} {what}")
         except LedgerError as error:
             warnings.append(f"ignored: {error}")
     return list(filter(None, unfinished))

@@ -23,6 +23,7 @@ from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.pacer import Pacer
 from batch_snapshot.reporting.status import read_status
 from batch_snapshot.simulator import serve
+from tests.support.ledgers import LedgerBuilder, row
 from tests.support.planned_jobs import retry_job, run_job
 from tests.support.processes import Place, assert_exactly_once, of_type, pairs
 
@@ -251,12 +252,13 @@ async def test_a_retry_in_production_asks_first(place):
 async def test_a_file_that_is_no_ledger_among_dated_ones_is_passed_over_and_named(place):
     path = place.manifest(pairs(2))
     (place.folder / "trial-2020-01-01.ndjson").write_text("these are no lines of a ledger\n", "utf-8")
+    headless = LedgerBuilder(rows=1).begin().intend(row(1)).lines[1:]
+    (place.folder / "trial-2020-01-02.ndjson").write_bytes(b"".join(headless))
     async with serve() as (url, simulator):
         summary = await run.run(path, Options(endpoint_url=url, ledger="{name}-{date}.ndjson", rate=1000.0))
         assert summary.exit_code == 0
-        assert any(
-            "ignored: trial-2020-01-01.ndjson: is not a ledger" in warning for warning in summary.warnings
-        )
+        for said in ("01.ndjson: is not a ledger", "02.ndjson names rows, but its first line is missing"):
+            assert any(f"ignored: trial-2020-01-{said}" in warning for warning in summary.warnings)
         assert_exactly_once(simulator, Path(summary.ledger), pairs(2))
 
 
