@@ -105,9 +105,12 @@ def _given_up(locked: LockedLedger) -> frozenset[str]:
         runs |= open_runs.unfinished_runs(file)
     missed = runs.get(str(files.resolved(path)))
     if missed and not (began or options.new_ledger):
+        headless = path.is_file() and path.stat().st_size > 0
+        lost = "has lost its first line" if headless else "is gone, or empty"
+        anew = "--new-ledger and another --ledger" if headless else "--new-ledger"
         raise LedgerError(
-            f"{path}: is gone, or empty; run {missed} in it was not finished, and only it knows what was "
-            "made; put it back, or begin anew with --new-ledger, which makes all its snapshots again"
+            f"{path}: {lost}; run {missed} in it was not finished, and only it knows what was made; put it "
+            f"back, or begin anew with {anew}, which makes all its snapshots again"
         )
     others = [] if resumed else [*_other_ledgers(runs, locked)]
     if not others or options.new_ledger or (began and began.settings.get("new_ledger")):

@@ -62,6 +62,9 @@ async def test_a_run_is_refused_where_its_unfinished_ledger_has_vanished(place):
         place.ledger.touch()
         with pytest.raises(LedgerError, match="is gone, or empty"):
             await run.run(path, options)
+        place.ledger.write_bytes(b"".join(aside.read_bytes().splitlines(keepends=True)[1:]))
+        with pytest.raises(LedgerError, match=r"lost its first line.*--new-ledger and another"):
+            await run.run(path, options)
         aside.rename(place.ledger)
         place.manifest([*pairs(3), *pairs(3, first=3)])
         with pytest.raises(InputError, match=r"--new-ledger: .* already exists"):
