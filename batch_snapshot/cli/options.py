@@ -233,7 +233,6 @@ sending = table(
     [Simulator] --state
     """,
     concurrency={"type": click.IntRange(1, LARGEST_CONCURRENCY), "default": DEFAULT_SETTINGS.concurrency},
-    max_duration={"type": params.interval},
     drain_timeout={"default": duration_text(DEFAULT_SETTINGS.drain_timeout)},
     max_attempts={"type": click.IntRange(1, 100), "default": DEFAULT_SETTINGS.max_attempts},
     token_ttl={"default": duration_text(DEFAULT_SETTINGS.token_ttl)},

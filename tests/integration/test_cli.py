@@ -215,7 +215,6 @@ WRONG: list[tuple[list[str], str]] = [
     (["run", "trial.yaml", "--run-id", ""], "--run-id"),
     (["run", "trial.yaml", "--state-dir", "trial.yaml"], "--state-dir"),
     (["run", "trial.yaml", "--progress", "loud"], "--progress"),
-    (["run", "trial.yaml", "--max-duration", "0s"], "'--max-duration': '0s' is no interval"),
     (["run", "trial.yaml", "--progress-interval", "0"], "'--progress-interval': '0' is no interval"),
     (["status", "old.ndjson", "--watch", "--progress-interval", "0s"], "'0s' is no interval"),
     (["run", "trial.yaml", "--format", "xml"], "--format"),
