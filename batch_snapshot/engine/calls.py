@@ -109,7 +109,7 @@ class Calls:
         return Abandoned()
 
     async def begin(self, pacer: Pacer, permit: Permit) -> bool:
-        """Begin a call as soon as fewer than the most calls are in flight; it gives its place back later.
+        """Begin a call as soon as fewer than the most calls are in flight; then give its place back.
 
         False: the run was paused meanwhile, so no call begins, and the permit is not used.
 

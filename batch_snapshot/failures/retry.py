@@ -99,7 +99,7 @@ CLOCKS_DISAGREE = Failure(
 FIRST_TRY_LOST = replace(
     CLOCKS_DISAGREE,
     code="FirstTryLost",
-    message="a snapshot exists that may be older than this row's first try, as lost lines told its time; "
+    message="a snapshot exists, but it may be older than this row's first try, which only lost lines told; "
     "compare it with the run, or send again with --resend-in-doubt",
 )
 

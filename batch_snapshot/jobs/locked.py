@@ -249,7 +249,7 @@ def note_if_older(past: History, path: Path, name: str, targets: Targets, option
     if path.stat().st_size >= known:
         return []
     past.unrecorded_since = min(past.unrecorded_since or past.first.started_at, past.first.started_at)
-    what = "is shorter than this machine left it, as an older copy is"
+    what = "is shorter than this machine left it (an older copy, or repaired)"
     return [f"{path}: {what}: rows without a result are looked up before they are sent"]
 
 
