@@ -10,16 +10,7 @@ import click
 from tests.bench import figures, measure
 from tests.bench.clients import CLIENTS
 from tests.bench.scenarios import QUICK, SCENARIOS
-from tests.bench.speed import (
-    accounts,
-    cluster,
-    ledgers,
-    manifests,
-    million,
-    resume,
-    startup,
-    throughput,
-)
+from tests.bench.speed import accounts, cluster, ledgers, manifests, million, resume, startup, throughput
 
 
 class _Names(click.ParamType[tuple[str, ...]]):

@@ -15,17 +15,7 @@ from batch_snapshot.ledger import codec, records
 from batch_snapshot.ledger.history import FailureGroup
 from batch_snapshot.ledger.records import End, Header
 from batch_snapshot.manifest import filters, keys
-from batch_snapshot.models import (
-    Account,
-    ErrorKind,
-    Outcome,
-    Quota,
-    Request,
-    Row,
-    RowError,
-    Skip,
-    Status,
-)
+from batch_snapshot.models import Account, ErrorKind, Outcome, Quota, Request, Row, RowError, Skip, Status
 from batch_snapshot.operations import SNAPSHOT, SOURCES
 from batch_snapshot.reporting import display, summary
 from batch_snapshot.reporting.display import DisplayPart, Frame, Waiting

@@ -335,10 +335,7 @@ async def a_run_writes_its_result_to_stdout_and_the_rest_to_stderr(place: Place)
         assert_exactly_once(simulator, place.ledger, rows)
         # What is done is not done again; the counts are the ledger's, the calls this invocation's.
         again, status, status_json = await together(
-            place,
-            command,
-            ["status", place.ledger],
-            ["status", place.ledger, "--format", "json"],
+            place, command, ["status", place.ledger], ["status", place.ledger, "--format", "json"]
         )
         assert (again.code, status.code, status.stderr) == (0, 0, "")
         assert "completed: 12 rows: 12 succeeded" in again.stdout

@@ -259,12 +259,7 @@ async def test_an_account_that_may_read_nothing_ends_after_a_few_denials(monkeyp
     ("output", "before_it", "given", "message"),
     [
         ("x.txt", None, {}, r"--output x.txt: name a folder, or a file that ends in .ndjson"),
-        (
-            "x.csv",
-            None,
-            {"form": "parquet"},
-            r"x.csv: name a folder, or a file that ends in .parquet",
-        ),
+        ("x.csv", None, {"form": "parquet"}, r"x.csv: name a folder, or a file that ends in .parquet"),
         ("x.ndjson", None, {"fields": ("Lifecycle.Stag",)}, "did you mean Lifecycle.Stage"),
         ("x.ndjson", "mine\n", {}, r"x.ndjson:1: is no line of an NDJSON export"),
         ("x.ndjson", "mine, without an end", {}, r"x.ndjson:1: is no line of an NDJSON export"),
@@ -372,10 +367,7 @@ async def test_ledgers_are_compared_by_exports_that_are_fetched_once(cwd):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (
-            ["a.ndjson", "a.ndjson", "--html", "b.html"],
-            "--html: is for --payload; leave it out, or",
-        ),
+        (["a.ndjson", "a.ndjson", "--html", "b.html"], "--html: is for --payload; leave it out, or"),
         (["a.ndjson", "a.ndjson", "--read-rate", "3"], "--read-rate: is for --payload"),
         (
             ["--payload", "a.ndjson", "a.ndjson", "--html", "a.ndjson"],

@@ -49,10 +49,7 @@ def place(tmp_path, monkeypatch):
 
 def options(place: Place, url: str, concurrency: int = 32) -> Options:
     return Options(
-        ledger=str(place.ledger),
-        endpoint_url=url,
-        rate=500.0,
-        engine=Settings(concurrency=concurrency),
+        ledger=str(place.ledger), endpoint_url=url, rate=500.0, engine=Settings(concurrency=concurrency)
     )
 
 

@@ -3,11 +3,7 @@
 import pytest
 
 from batch_snapshot.simulator import serve
-from tests.support.processes import (
-    Place,
-    first,
-    pairs,
-)
+from tests.support.processes import Place, first, pairs
 
 
 @pytest.mark.asyncio

@@ -217,10 +217,7 @@ def test_run_with_nothing_to_do_sends_no_notice(capsys):
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (
-            ["--notify-webhook", "ftp://hooks.example/secret"],
-            "$BATCH_SNAPSHOT_NOTIFY_WEBHOOK): give a URL",
-        ),
+        (["--notify-webhook", "ftp://hooks.example/secret"], "$BATCH_SNAPSHOT_NOTIFY_WEBHOOK): give a URL"),
         (
             ["--notify-webhook", "https://hooks.example:99999/secret"],
             "$BATCH_SNAPSHOT_NOTIFY_WEBHOOK): give a URL",

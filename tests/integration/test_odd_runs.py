@@ -146,9 +146,7 @@ def test_lines_of_others_are_no_ledger_and_are_left_alone(place, content):
     with (
         pytest.raises(LedgerError, match="no run line"),
         run_job(
-            manifest.load(listed),
-            Options(simulate=True, ledger=str(path), state_dir=place.folder),
-            utc_now(),
+            manifest.load(listed), Options(simulate=True, ledger=str(path), state_dir=place.folder), utc_now()
         ),
     ):
         pass

@@ -76,11 +76,7 @@ def run(
     Keep this process small: the peak that the system tells of a child is never below its parent's.
     """
     out, err = place / "stdout.txt", place / "stderr.txt"
-    with (
-        (stdin or Path(os.devnull)).open("rb") as fed,
-        out.open("wb") as stdout,
-        err.open("wb") as stderr,
-    ):
+    with (stdin or Path(os.devnull)).open("rb") as fed, out.open("wb") as stdout, err.open("wb") as stderr:
         begun = time.monotonic()
         # wait4 reaps it, not Popen: it alone tells what was used.
         env = {**environment(place), **variables}
