@@ -12,11 +12,10 @@ from importlib.metadata import version
 from math import inf, isfinite
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
-Key = TypeVar("Key")
 Taken = TypeVar("Taken")
 
 LEGEND = """\
@@ -34,7 +33,6 @@ class Bound:
     at_least: bool = False
 
     def met_by(self, value: float) -> bool:
-        """Whether the value meets the bound."""
         return value >= self.limit if self.at_least else value <= self.limit
 
     def __str__(self) -> str:
@@ -59,11 +57,6 @@ class Figure:
             return None
         return all(map(isfinite, self.values)) and self.bound.met_by(median(self.values))
 
-    @property
-    def times_reached(self) -> int:
-        """How many of the repeats were within the bound."""
-        return sum(self.bound.met_by(value) for value in self.values) if self.bound else 0
-
     def __str__(self) -> str:
         several = len(self.values) > 1
         shown = [min(self.values), median(self.values), max(self.values)] if several else self.values
@@ -71,40 +64,35 @@ class Figure:
         if self.bound is None:
             return text
         verdict = "met" if self.reached else "**missed**"
-        return f"{text}; {self.bound}: {verdict} ({self.times_reached} of {len(self.values)})"
+        times = sum(map(self.bound.met_by, self.values))
+        return f"{text}; {self.bound}: {verdict} ({times} of {len(self.values)})"
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """The figures of one thing, by the columns of its table; None where a column says nothing of it."""
-
-    what: str
-    figures: Sequence[Figure | None]
+#: By column; None where a column says nothing of the line.
+Line = Mapping[str, Figure | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """One bench."""
 
     name: str
     title: str
-    #: The first column's, and each figure's.
-    head: Sequence[str]
-    lines: Sequence[Line]
+    #: The first column's head.
+    what: str
+    lines: Mapping[str, Line]
     #: What else there is to say, and what went wrong.
     notes: Sequence[str] = ()
 
 
 def interleaved(
-    title: str, keys: Iterable[Key], repeat: int, measure: Callable[[Key], Taken]
-) -> Mapping[Key, list[Taken]]:
+    title: str, measured: Mapping[str, Callable[[], Taken]], repeat: int
+) -> dict[str, list[Taken]]:
     """Measure each once a repeat; says on standard error which is at it."""
-    forth = list(keys)
-    taken: dict[Key, list[Taken]] = {key: [] for key in forth}
+    taken: dict[str, list[Taken]] = {name: [] for name in measured}
     for number in range(repeat):
-        for key in reversed(forth) if number % 2 else forth:
-            click.echo(f"{title}, {key}, {number + 1} of {repeat}", err=True)
-            taken[key].append(measure(key))
+        for name in reversed(taken) if number % 2 else taken:
+            click.echo(f"{title}, {name}, {number + 1} of {repeat}", err=True)
+            taken[name].append(measured[name]())
     return taken
 
 
@@ -136,13 +124,11 @@ def as_markdown(tables: Iterable[Table], load: float) -> str:
 
 
 def _as_markdown(table: Table) -> str:
-    rows = [table.head, ("---",) * len(table.head), *map(_cells, table.lines)]
-    lines = [f"### {table.title}", "", *(f"| {' | '.join(row)} |" for row in rows)]
-    return "\n".join([*lines, *([""] if table.notes else []), *(f"- {note}" for note in table.notes)])
-
-
-def _cells(line: Line) -> list[str]:
-    return [line.what, *("–" if figure is None else str(figure) for figure in line.figures)]
+    head = [table.what, *next(iter(table.lines.values()), {})]
+    cells = [[name, *(str(one or "–") for one in line.values())] for name, line in table.lines.items()]
+    rows = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *cells)]
+    notes = ["", *(f"- {note}" for note in table.notes)] if table.notes else []
+    return "\n".join([f"### {table.title}", "", *rows, *notes])
 
 
 def as_json(tables: Iterable[Table], load: float) -> dict[str, Any]:
@@ -151,24 +137,15 @@ def as_json(tables: Iterable[Table], load: float) -> dict[str, Any]:
 
 
 def _as_json(table: Table) -> dict[str, Any]:
-    return {
-        "name": table.name,
-        "title": table.title,
-        "notes": [*table.notes],
-        "lines": [
-            {
-                "what": line.what,
-                "figures": {
-                    column: {**asdict(figure), "reached": figure.reached}
-                    for column, figure in zip(table.head[1:], line.figures, strict=True)
-                    if figure is not None
-                },
-            }
-            for line in table.lines
-        ],
-    }
-
-
-def load_now() -> float:
-    """The length of the run queue over the last minute: what else the machine was at."""
-    return os.getloadavg()[0]
+    lines = [
+        {
+            "what": name,
+            "figures": {
+                column: {**asdict(figure), "reached": figure.reached}
+                for column, figure in line.items()
+                if figure is not None
+            },
+        }
+        for name, line in table.lines.items()
+    ]
+    return {"name": table.name, "title": table.title, "notes": [*table.notes], "lines": lines}

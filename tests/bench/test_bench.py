@@ -8,23 +8,12 @@ from math import inf, nan
 import pytest
 from click.testing import CliRunner
 
-from tests.bench import figures, measure
+from tests.bench import cluster, figures, quota, speed, stub
 from tests.bench.__main__ import cli
 from tests.bench.clients import OURS
 from tests.bench.figures import Bound, Figure, Table
-from tests.bench.measure import Run, judged
+from tests.bench.quota import Run, judged
 from tests.bench.scenarios import SCENARIOS, Scenario, Target
-from tests.bench.speed import (
-    accounts,
-    cluster,
-    ledgers,
-    manifests,
-    million,
-    resume,
-    startup,
-    stub,
-    throughput,
-)
 
 TINY = Scenario(
     name="tiny",
@@ -39,10 +28,10 @@ TINY = Scenario(
 
 @pytest.mark.long
 def test_two_clients_complete_under_a_small_limit():
-    table = measure.table(TINY, [OURS, "aioboto3-tenacity-8"], 1)
+    table = quota.table(TINY, [OURS, "aioboto3-tenacity-8"], 1)
     assert not table.notes
-    for line in table.lines:
-        ratio, _, throttled, lost, doubled = filter(None, line.figures)
+    for line in table.lines.values():
+        ratio, _, throttled, lost, doubled = filter(None, line.values())
         assert ratio.values[0] > 0.95
         assert [each.reached for each in (ratio, throttled, lost, doubled)] == [True] * 4
     assert "Python 3" in figures.as_markdown([table], 0.0)
@@ -50,9 +39,9 @@ def test_two_clients_complete_under_a_small_limit():
 
 def test_processes_that_refuse_their_flags_are_reported():
     scenario = replace(TINY, processes=2, flags=("--no-such-flag",))
-    table = measure.table(scenario, [OURS], 1)
-    (line,) = table.lines
-    *_, lost, doubled, share = filter(None, line.figures)
+    table = quota.table(scenario, [OURS], 1)
+    (line,) = table.lines.values()
+    *_, lost, doubled, share = filter(None, line.values())
     assert (lost.values, doubled.values, share.values) == ([120], [0], [0.0])
     assert not lost.reached
     assert "- ours: exit 2: error: No such option" in figures.as_markdown([table], 0.0)
@@ -108,20 +97,20 @@ def test_a_record_gives_elapsed_and_throttled_calls():
 def test_each_figure_of_a_run_has_its_target(change, missed):
     run = Run(10.8, 10.0, 100, 3, lost=0, duplicates=0, shares=(0.3, 0.7), trouble=())
     target = Target(Bound(1.08), Bound(3), Bound(0.03), Bound(0.3, at_least=True))
-    shown = measure.figures([replace(run, **change)], target)
-    assert [number for number, figure in enumerate(shown) if figure and not figure.reached] == missed
+    shown = quota.figures([replace(run, **change)], target)
+    assert [number for number, figure in enumerate(shown.values()) if figure and not figure.reached] == missed
 
 
 @pytest.mark.long
 def test_several_accounts_are_measured_together():
-    table = accounts.table(60, [1, 30], 1)
-    assert [line.what for line in table.lines] == ["1", "30"]
+    table = speed.accounts(60, [1, 30], 1)
+    assert [*table.lines] == ["1", "30"]
     assert table.notes == []
 
 
 @pytest.mark.long
 def test_the_throughput_of_two_clients():
-    table = throughput.table(300, 1, (OURS, "aioboto3"))
+    table = speed.throughput(300, 1, (OURS, "aioboto3"))
     assert not table.notes
     (read,) = json.loads(json.dumps(figures.as_json([table], 0.5)))["tables"]
     ours, theirs = (line["figures"] for line in read["lines"])
@@ -137,8 +126,8 @@ def test_the_throughput_of_two_clients():
 
 @pytest.mark.long
 def test_a_client_without_calls_is_reported_and_meets_no_target(tmp_path):
-    with stub.served(tmp_path) as endpoint:
-        run = throughput.measure("no such script", 3, endpoint)
+    with stub.serve(tmp_path) as url:
+        run = speed.through("no such script", 3, url)
     assert run.trouble == "exit 1: KeyError: 'no such script'"
     assert not Figure([run.rate], bound=Bound(0, at_least=True)).reached
 
@@ -159,39 +148,33 @@ def test_a_cluster_is_measured_against_one_process():
     assert one["start and end s"]["values"][0] > 0
 
 
-def test_a_cluster_has_no_target_where_cores_are_the_limit():
-    kinds = [cluster.Kind(2, workers) for workers in (0, 1, 2)]
-    runs = {kind: [cluster.Run(40, 1.0, 2.0, 0.1, "")] for kind in kinds}
-    judged_figures = [
-        figure for kind in kinds for figure in cluster._figures(kind, runs, bounded=False) if figure
-    ]
-    assert {figure.bound for figure in judged_figures} == {None}
-
-
-def test_a_cluster_that_loses_rows_is_reported_and_meets_no_target():
-    kinds = [cluster.Kind(2, workers) for workers in (0, 1, 2)]
-    runs = {kind: [cluster.Run(40, 1.0, 2.0, 0.1, "")] for kind in kinds[:2]}
-    runs[kinds[2]] = [cluster.Run(40, nan, nan, 0.1, "40 rows, 39 calls, 39 tokens")]
-    judged = [figure.reached for figure in cluster._figures(kinds[2], runs, bounded=True) if figure]
-    assert judged[1] is False
+def test_a_cluster_that_loses_rows_meets_no_target_and_there_is_none_where_cores_are_the_limit():
+    runs = {kind: [cluster.Run(40, 1.0, 2.0, 0.1, "")] for kind in cluster.KINDS}
+    shown = [cluster.figures(kind, runs, bounded=False).values() for kind in cluster.KINDS]
+    assert {figure.bound for line in shown for figure in line if figure} == {None}
+    runs[cluster.KINDS[2]] = [cluster.Run(40, nan, nan, 0.1, "40 rows, 39 calls, 39 tokens")]
+    gained = cluster.figures(cluster.KINDS[2], runs, bounded=True)["÷ one worker"]
+    assert gained
+    assert gained.reached is False
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(
     "bench",
     [
-        lambda: manifests.table([50], 1),
-        lambda: ledgers.table([200], 1),
-        lambda: resume.table([200], 1),
-        lambda: startup.table(1),
-        lambda: million.table([20, 40], 1),
+        lambda: speed.manifests([50], 1),
+        lambda: speed.ledgers([200], 1),
+        lambda: speed.resume([200], 1),
+        lambda: speed.startup(1),
+        lambda: speed.million([20, 40], 1),
     ],
 )
 def test_the_other_speed_benchmarks_run(bench):
     table = bench()
     assert not table.notes
-    assert all(len(line.figures) == len(table.head) - 1 for line in table.lines)
-    values = [value for line in table.lines for figure in line.figures if figure for value in figure.values]
+    assert len({tuple(line) for line in table.lines.values()}) == 1, "each line has every column"
+    shown = [figure for line in table.lines.values() for figure in line.values() if figure]
+    values = [value for figure in shown for value in figure.values]
     assert all(0 < value < inf for value in values)
 
 
@@ -236,24 +219,26 @@ def test_a_figure_is_judged_by_its_median_and_by_every_repeat():
 
 def test_repeats_are_interleaved_in_alternating_order():
     turns = iter(range(6))
-    taken = figures.interleaved("trial", "ab", 3, lambda _: next(turns))
+    taken = figures.interleaved("trial", dict.fromkeys("ab", turns.__next__), 3)
     assert taken == {"a": [0, 3, 4], "b": [1, 2, 5]}
 
 
 def test_notes_follow_their_table():
-    table = Table("trial", "A trial", ("what", "s"), [figures.Line("it", [None])], ["it failed"])
-    assert "| it | – |\n\n- it failed\n" in figures.as_markdown([table], 0.0)
+    table = Table("trial", "A trial", "what", {"it": {"s": None}}, ["it failed"])
+    assert "| what | s |\n| --- | --- |\n| it | – |\n\n- it failed\n" in figures.as_markdown([table], 0.0)
 
 
-def test_an_unknown_speed_benchmark_is_refused():
-    result = CliRunner().invoke(cli, ["speed", "--only", "throughput,light"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["speed", "--only", "throughput,light"],
+            "'light' is none of throughput, manifest, ledger, resume, startup",
+        ),
+        (["quota", "--clients", "ours,theirs"], "'theirs' is none of ours, boto3-defaults"),
+    ],
+)
+def test_unknown_names_are_refused(words, said):
+    result = CliRunner().invoke(cli, words)
     assert result.exit_code == 2
-    assert (
-        "'light' is none of throughput, manifest, ledger, resume, startup, accounts, million" in result.output
-    )
-
-
-def test_unknown_names_are_refused():
-    result = CliRunner().invoke(cli, ["quota", "--clients", "ours,theirs"])
-    assert result.exit_code == 2
-    assert "'theirs' is none of ours, boto3-defaults" in result.output
+    assert said in result.output

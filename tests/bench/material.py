@@ -21,21 +21,17 @@ _BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 _INTENT = 64
 
 
-def manifest(path: Path, rows: int) -> Path:
-    """Write a manifest of so many pairs, each with an engagement of its own."""
-    write_manifest(path, (), name=NAME)
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(f"- {{engagement: eng-{n:014d}, resource: O{n + 1}}}\n" for n in range(rows))
-    return path
+def manifest(path: Path, rows: int, accounts: int = 0) -> Path:
+    """Write a manifest of so many pairs, each with an engagement of its own.
 
-
-def spread(path: Path, rows: int, accounts: int) -> Path:
-    """Write a manifest of so many pairs in so many accounts, each account's in one stretch."""
+    With `accounts`, they are of so many accounts, each account's in one stretch.
+    """
     names = [f"account-{n:04d}" for n in range(accounts)]
     write_manifest(path, (), name=NAME, accounts={name: {} for name in names})
     with path.open("a", encoding="utf-8") as file:
         file.writelines(
-            f"- {{engagement: eng-{n:014d}, resource: O{n + 1}, account: {names[n * accounts // rows]}}}\n"
+            f"- {{engagement: eng-{n:014d}, resource: O{n + 1}"
+            f"{f', account: {names[n * accounts // rows]}' if names else ''}}}\n"
             for n in range(rows)
         )
     return path

@@ -1,4 +1,4 @@
-"""One pass over a file, in a process of its own: `python -m tests.bench.speed.passes NAME FILE [LINES]`.
+"""One pass over a file, in a process of its own: `python -m tests.bench.passes NAME FILE [LINES]`.
 
 It prints how many seconds it took, without those that the interpreter and its imports take.
 """
@@ -11,7 +11,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.bench.speed.children import python, run
+from tests.bench.processes import python, run
 
 #: Outcomes that are appended again and again: making them is not what is measured.
 _OUTCOMES = 1_000
@@ -30,7 +30,7 @@ class Pass(NamedTuple):
 
 def measure(name: str, path: Path, *words: object) -> Pass:
     """Make a pass in a process of its own, in the file's folder."""
-    ended = run(python("tests.bench.speed.passes", name, path, *words), path.parent)
+    ended = run(python("tests.bench.passes", name, path, *words), path.parent)
     return Pass(ended.json["seconds"], ended.peak)
 
 
@@ -58,7 +58,7 @@ def _events(path: Path) -> float:
 def _append(path: Path, lines: str) -> float:
     from batch_snapshot.ledger.codec import encode_result
     from batch_snapshot.ledger.writer import Ledger
-    from tests.bench.speed.material import outcomes
+    from tests.bench.material import outcomes
 
     made = [*outcomes(_OUTCOMES)]
     begin = synced = time.perf_counter()

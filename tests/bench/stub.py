@@ -1,20 +1,17 @@
 """An endpoint that is no limit: it answers every call at once, checks nothing, and counts.
 
-A process of its own: `python -m tests.bench.speed.stub [LATENCY]` prints its URL; each answer is held
-back for so many seconds. It speaks as much HTTP/1.1 as
-the SDKs do: requests with a Content-Length over connections that stay.
+A process of its own: `python -m tests.bench.stub LATENCY` prints its URL; each answer is held back for so
+many seconds. It speaks as much HTTP/1.1 as the SDKs do: requests with a Content-Length over connections
+that stay.
 """
 
 import asyncio
 import gc
 import re
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,8 +19,7 @@ from urllib.request import urlopen
 
 import orjson
 
-from tests.bench.speed.children import python
-from tests.support.processes import environment
+from tests.bench.processes import python, served
 
 _TAKE = b"GET /_stub/take "
 _HEAD_END = b"\r\n\r\n"
@@ -35,54 +31,55 @@ _NOT_FOUND = {"__type": "ResourceNotFoundException", "Message": "There is no suc
 # -- the process that serves -------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Counts:
-    """What came since the counts were taken last."""
+class Record(NamedTuple):
+    """What the endpoint saw since it was asked last."""
 
-    creates: int = 0
-    others: int = 0
-    tokens: set[str] = field(default_factory=set)
+    creates: int
+    others: int
+    #: Distinct client tokens.
+    tokens: int
     #: Arrivals of the first call and of the last, by the monotonic clock.
-    first: float = 0.0
-    last: float = 0.0
+    first: float
+    last: float
 
-    def arrived(self) -> None:
-        self.last = time.monotonic()
-        self.first = self.first or self.last
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "creates": self.creates,
-            "others": self.others,
-            "tokens": len(self.tokens),
-            "first": self.first,
-            "last": self.last,
-        }
+    @property
+    def rate(self) -> float:
+        """Snapshots a second."""
+        return (self.creates - 1) / (self.last - self.first) if self.last > self.first else 0.0
 
 
 class World:
     """Answers calls."""
 
     def __init__(self) -> None:
-        self._counts = _Counts()
-        self._requests = 0
-        self._second = 0
+        self._requests = self._second = 0
         self._date = b""
+        self._begin()
+
+    def _begin(self) -> None:
+        self._creates = self._others = 0
+        self._tokens: set[str] = set()
+        self._first = self._last = 0.0
+
+    def _taken(self) -> dict[str, Any]:
+        seen = Record(self._creates, self._others, len(self._tokens), self._first, self._last)
+        self._begin()
+        return seen._asdict()
 
     def answer(self, head: bytes, body: bytes) -> bytes:
         """Answer one request, whole."""
         if head.startswith(_TAKE):
-            taken, self._counts = self._counts, _Counts()
-            return self._written(b"200 OK", taken.as_json())
-        self._counts.arrived()
+            return self._written(b"200 OK", self._taken())
+        self._last = time.monotonic()
+        self._first = self._first or self._last
         if _CREATE not in head:
-            self._counts.others += 1
+            self._others += 1
             return self._written(b"400 Bad Request", _NOT_FOUND)
         return self._written(b"200 OK", self._created(orjson.loads(body)))
 
     def _created(self, asked: dict[str, str]) -> dict[str, Any]:
-        self._counts.creates += 1
-        self._counts.tokens.add(asked["ClientToken"])
+        self._creates += 1
+        self._tokens.add(asked["ClientToken"])
         arn = (
             f"arn:aws:partnercentral:us-east-1::catalog/{asked['Catalog']}"
             f"/engagement/{asked['EngagementIdentifier']}"
@@ -148,49 +145,18 @@ async def _serve(latency: float) -> None:
 # -- the process that measures -----------------------------------------------------------------------
 
 
-class Record(NamedTuple):
-    """What the endpoint saw."""
-
-    creates: int
-    others: int
-    #: Distinct client tokens.
-    tokens: int
-    #: Arrivals of the first call and of the last, by the monotonic clock.
-    first: float
-    last: float
-
-    @property
-    def rate(self) -> float:
-        """Snapshots a second."""
-        return (self.creates - 1) / (self.last - self.first) if self.last > self.first else 0.0
+def take(url: str) -> Record:
+    """Take what an endpoint has counted, and let it begin anew."""
+    with urlopen(f"{url}/_stub/take") as answer:
+        return Record(**orjson.loads(answer.read()))
 
 
-class Stub(NamedTuple):
-    """A running endpoint."""
-
-    url: str
-
-    def take(self) -> Record:
-        """Take what was counted, and begin anew."""
-        with urlopen(f"{self.url}/_stub/take") as answer:
-            return Record(**orjson.loads(answer.read()))
-
-
-@contextmanager
-def served(place: Path, latency: float = 0.0) -> Iterator[Stub]:
-    """Serve in a process of its own; each answer is held back for `latency` seconds."""
-    words = python("tests.bench.speed.stub", latency)
-    with subprocess.Popen(words, env=environment(place), stdout=subprocess.PIPE, text=True) as server:
-        try:
-            url = server.stdout.readline().strip() if server.stdout else ""
-            if not url:
-                raise RuntimeError("the endpoint did not start")
-            yield Stub(url)
-        finally:
-            server.terminate()
+def serve(place: Path, latency: float = 0.0) -> AbstractContextManager[str]:
+    """Serve in a process of its own, and yield the URL; each answer is held back for `latency` seconds."""
+    return served(python("tests.bench.stub", latency), place)
 
 
 if __name__ == "__main__":
     # A set of a million tokens would be walked again and again, in the middle of calls.
     gc.disable()
-    asyncio.run(_serve(float(sys.argv[1]) if len(sys.argv) > 1 else 0.0))
+    asyncio.run(_serve(float(sys.argv[1])))

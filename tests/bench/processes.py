@@ -1,14 +1,15 @@
-"""Processes that are waited for, and what they used of the machine."""
+"""Processes that are waited for, with what they used of the machine, and processes that serve."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from threading import Timer
 from typing import Any, NamedTuple
 
@@ -75,13 +76,12 @@ def run(
     Other `variables` are put into that environment.
     Keep this process small: the peak that the system tells of a child is never below its parent's.
     """
-    out, err = place / "stdout.txt", place / "stderr.txt"
-    with (stdin or Path(os.devnull)).open("rb") as fed, out.open("wb") as stdout, err.open("wb") as stderr:
+    env = {**environment(place), **variables}
+    with (stdin or Path(os.devnull)).open("rb") as fed, TemporaryFile() as out, TemporaryFile() as err:
         begun = time.monotonic()
         # wait4 reaps it, not Popen: it alone tells what was used.
-        env = {**environment(place), **variables}
-        child = subprocess.Popen(words, cwd=place, env=env, stdin=fed, stdout=stdout, stderr=stderr)
-        watchdog = Timer(patience, child.kill)
+        child = subprocess.Popen(words, cwd=place, env=env, stdin=fed, stdout=out, stderr=err)
+        watchdog = Timer(patience, os.kill, (child.pid, signal.SIGKILL))
         watchdog.start()
         try:
             _, status, used = os.wait4(child.pid, 0)
@@ -92,12 +92,27 @@ def run(
             watchdog.cancel()
         seconds = time.monotonic() - begun
         child.returncode = os.waitstatus_to_exitcode(status)
-    return Ended(
-        code=child.returncode,
-        stdout=out.read_text("utf-8", "replace"),
-        stderr=err.read_text("utf-8", "replace"),
-        begun=begun,
-        seconds=seconds,
-        cpu=used.ru_utime + used.ru_stime,
-        peak=used.ru_maxrss * _PEAK_UNIT / 1e6,
-    )
+        for stream in (out, err):
+            stream.seek(0)
+        return Ended(
+            child.returncode,
+            out.read().decode("utf-8", "replace"),
+            err.read().decode("utf-8", "replace"),
+            begun,
+            seconds,
+            used.ru_utime + used.ru_stime,
+            used.ru_maxrss * _PEAK_UNIT / 1e6,
+        )
+
+
+@contextmanager
+def served(words: Sequence[str], place: Path) -> Iterator[str]:
+    """A process that serves for the length of the block; the URL that it prints."""
+    with subprocess.Popen(words, env=environment(place), stdout=subprocess.PIPE, text=True) as server:
+        try:
+            url = server.stdout.readline().strip() if server.stdout else ""
+            if not url:
+                raise RuntimeError("the endpoint did not start")
+            yield url
+        finally:
+            server.terminate()
