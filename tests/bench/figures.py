@@ -22,7 +22,7 @@ LEGEND = """\
 Figures of several repeats are least · median · greatest. Ratios are taken within a repeat, whose
 runs follow one another, in the opposite order every other time. A target is met by the median; in
 brackets, how many of the repeats met it. CPU and peak memory are those of whole processes, start-up
-included; a peak is never shown below that of the process that measures, some 30 MB."""
+included; a peak is never shown below that of the process that measures, some 50 MB."""
 
 
 @dataclass(frozen=True, slots=True)
