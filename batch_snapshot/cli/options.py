@@ -246,6 +246,7 @@ planning = table("""
     --limit --simulate --accounts --rate --format
     [Ledger] --state-dir
     [Limits] --daily-quota --read-rate
+    --wait  Plan a run with --wait, which waits for a spent quota window to open.
     [AWS] --endpoint-url --region --profile
     [Simulator] --state
 """)

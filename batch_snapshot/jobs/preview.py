@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -56,7 +56,12 @@ def preview_job(job: Job, limits: AccountLimits, now: datetime) -> Preview:
         catalogs=job.catalogs,
         counts=summary.count(job.past.counts(), job.header.rows),
         rows=sum(planned.values()),
-        outlooks={name: limits.forecast(name, rows) for name in job.accounts if (rows := planned.get(name))},
+        outlooks={
+            name: replace(found, forecast=found.forecast.for_run(wait=job.options.wait))
+            for name in job.accounts
+            if (rows := planned.get(name))
+            for found in [limits.forecast(name, rows)]
+        },
         now=now.astimezone(),
         notes=job.open_questions,
     )
@@ -75,6 +80,7 @@ def as_json(preview: Preview) -> dict[str, Any]:
         "calls": preview.calls,
         "rate": round(sum(rates), 6) if rates else None,
         **_end(preview, preview.ends_in),
+        "deferred_rows": sum(outlook.forecast.deferred for outlook in preview.outlooks.values()),
         **({"notes": list(preview.notes)} if preview.notes else {}),
         "forecasts": {
             name: {
@@ -89,6 +95,8 @@ def as_json(preview: Preview) -> dict[str, Any]:
                     for span in outlook.forecast.spans
                 ],
                 **_end(preview, outlook.forecast.ends_in),
+                "deferred_rows": (deferred := outlook.forecast.deferred),
+                "quota_opens_at": _at(preview, outlook.forecast.opens_in) if deferred else None,
             }
             for name, outlook in preview.outlooks.items()
         },
@@ -144,7 +152,8 @@ def brief(preview: Preview) -> str:
 
 def _when(preview: Preview, outlook: AccountForecast) -> str:
     words, seconds = forecast.describe(outlook.forecast, preview.now), outlook.forecast.ends_in
-    return f"{words}, in {timedelta(seconds=math.ceil(seconds))}" if 0 < seconds < MANY_YEARS else words
+    ends = 0 < seconds < MANY_YEARS and not outlook.forecast.deferred
+    return f"{words}, in {timedelta(seconds=math.ceil(seconds))}" if ends else words
 
 
 def _rate(outlook: AccountForecast) -> str:

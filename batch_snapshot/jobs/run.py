@@ -174,7 +174,7 @@ async def _carry_out(job: Job, hooks: Hooks) -> Summary:
         recorder = Recorder(ledger, job, callers.clock_skew, hooks.now, hooks.outcome, hooks.in_thread)
         engine, stats = build_engine(callers, limits, recorder, hooks.rng), recorder.stats
         accounts = engine.accounts
-        view = RunView(job.header.name, stats, engine, limits, job.path, job.endpoint)
+        view = RunView(job.header.name, stats, engine, limits, job.path, job.endpoint, options.wait)
         readers = readers_over(accounts, limits, callers.identify, callers.read, now=hooks.now, rng=hooks.rng)
         skipping = stack.enter_context(prepare_skipping(recorder, readers))
         if hooks.signals:

@@ -6,7 +6,7 @@ knows neither latencies nor other programs that use the same quota.
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import ceil, inf, isinf
 
@@ -14,6 +14,8 @@ from batch_snapshot.text import plural
 
 #: Of more spans than `NAMED` only the first `FIRST_NAMED` and the last are named.
 NAMED, FIRST_NAMED = 6, 3
+#: Seconds by which a window that is about to open still counts as spent: it sees a call's end, not its start.
+MARGIN = 1e-9
 #: Seconds ahead from which a weekday is ambiguous, and the date is shown.
 DATED = 6 * 86_400
 
@@ -32,6 +34,14 @@ class Forecast:
     spans: tuple[ForecastSpan, ...]
     #: Seconds from now until the last call leaves; 0 without any, inf if they never can.
     ends_in: float
+    #: Rows that are left to another run as a window is spent, and seconds until it opens.
+    deferred: int = 0
+    opens_in: float = 0.0
+    #: Of a run that ends where this one waits for a window; None: it waits for none.
+    unwaited: "Forecast | None" = field(default=None, compare=False)
+
+    def for_run(self, *, wait: bool) -> "Forecast":
+        return self if wait or self.unwaited is None else self.unwaited
 
 
 def days_needed(rows: Mapping[str, int], calls_a_day: Mapping[str, float]) -> list[str]:
@@ -82,13 +92,13 @@ def forecast(
     if not binding:
         return Forecast((ForecastSpan(0.0, calls),), (calls - 1) * step)
     # The margin is for rounding errors.
-    return _spans(_times(calls, step, binding, ages), max(pause, step * (1 + 1e-9)))
+    return _spans(calls, _times(calls, step, binding, ages), max(pause, step * (1 + 1e-9)))
 
 
 def _times(
     calls: int, step: float, windows: Sequence[tuple[float, int]], ages: Sequence[float]
-) -> Iterator[float]:
-    """When each call leaves: a window of `limit` calls opens when the first of them leaves the window."""
+) -> Iterator[tuple[float, bool]]:
+    """When each call leaves, and whether a window of `limit` calls delays it, until the first leaves that."""
     size = max(limit for _, limit in windows)
     earlier = sorted((-age for age in ages), reverse=True)[:size][::-1]
     used = len(earlier)
@@ -96,26 +106,31 @@ def _times(
     ring = array("d", earlier + [0.0] * (size - used))
     earliest = 0.0
     for number in range(used, used + calls):
-        at = earliest
+        at, waits = earliest, False
         for seconds, limit in windows:
-            if number >= limit and (opens := ring[(number - limit) % size] + seconds) > at:
-                at = opens
+            if number >= limit and (opens := ring[(number - limit) % size] + seconds) > at - MARGIN:
+                at, waits = max(at, opens), True
         ring[number % size] = at
-        yield at
+        yield at, waits
         earliest = at + step
 
 
-def _spans(times: Iterator[float], pause: float) -> Forecast:
+def _spans(calls: int, times: Iterator[tuple[float, bool]], pause: float) -> Forecast:
     found: list[ForecastSpan] = []
-    begins = last = next(times)
-    rows = 1
-    for at in times:
-        if at - last > pause:
+    unwaited: Forecast | None = None
+    begins, last, rows = 0.0, 0.0, 0
+    for number, (at, waits) in enumerate(times):
+        if waits and unwaited is None:
+            sent = (ForecastSpan(0.0, number),) if number else ()
+            unwaited = Forecast(sent, last, calls - number, at)
+        if not rows:
+            begins = at
+        elif at - last > pause:
             found.append(ForecastSpan(begins, rows))
             begins, rows = at, 0
         rows += 1
         last = at
-    return Forecast((*found, ForecastSpan(begins, rows)), last)
+    return Forecast((*found, ForecastSpan(begins, rows)), last, unwaited=unwaited)
 
 
 def describe(forecast: Forecast, now: datetime) -> str:
@@ -125,7 +140,11 @@ def describe(forecast: Forecast, now: datetime) -> str:
     (`zoneinfo`), not an offset.
     """
     rows = sum(span.rows for span in forecast.spans)
-    total = plural(rows, "row")
+    total = plural(rows + forecast.deferred, "row")
+    if forecast.deferred:
+        sent = f"{rows:,} now, then" if rows else "none now, as"
+        end = "the run ends deferred (exit code 4); --wait waits for it"
+        return f"{total}: {sent} its quota is spent until {clock_time(forecast.opens_in, now)}: {end}"
     if not rows:
         return f"{total}: nothing to do"
     if isinf(forecast.ends_in):

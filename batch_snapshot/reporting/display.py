@@ -99,6 +99,8 @@ class Frame:
     left: float | None = None
     #: That time of day, for people.
     ends: str | None = None
+    #: Rows that are left to another run then, because a quota window will be spent.
+    deferred: int = 0
     calls: int = 0
     throttled: int = 0
     parts: Sequence[DisplayPart] = ()
@@ -116,6 +118,10 @@ class Frame:
         if self.stopping or not self.resume:
             return [self.stopping] if self.stopping else []
         return ["paused; this continues it:", escaped(self.resume)]
+
+    @property
+    def deferral(self) -> str:
+        return f"; {plural(self.deferred, 'row')} will be deferred" if self.deferred else ""
 
     @property
     def done(self) -> int:
@@ -167,7 +173,7 @@ def line(frame: Frame) -> str:
     if frame.notice:
         parts += frame.notice
     elif frame.left is not None and isfinite(frame.left):
-        parts.append(f"{duration(frame.left)} left")
+        parts.append(f"{duration(frame.left)} left{frame.deferral}")
     return "  ".join(parts)
 
 
@@ -175,6 +181,7 @@ def as_json(frame: Frame) -> dict[str, Any]:
     return {
         "elapsed_s": round(frame.elapsed, 3),
         "left_s": _finite(frame.left),
+        "deferred_rows": frame.deferred,
         "rows": frame.counts.total,
         **frame.counts.as_dict(),
         "rate": round(frame.rate, 3),
@@ -278,7 +285,8 @@ def _times(frame: Frame) -> Pieces:
     elif isinf(frame.left):
         left = "never ends under these quotas"
     else:
-        left = f"{duration(frame.left)} left" + (f", until {frame.ends}" if frame.ends else "")
+        until = f", until {frame.ends}" if frame.ends else ""
+        left = f"{duration(frame.left)} left{until}{frame.deferral}"
     return [elapsed, (left, "")]
 
 

@@ -344,9 +344,11 @@ def _with_end(frame: Frame, forecasts: Mapping[str, AccountForecast]) -> Frame:
     if _allowed_now(forecasts) is None:
         return frame
     left = max(known.forecast.ends_in for known in forecasts.values())
+    deferred = sum(known.forecast.deferred for known in forecasts.values())
     spent = any(opens for known in forecasts.values() for opens in known.opens_in)
-    # In a pause the last minute's rate says nothing.
-    return replace(frame, left=left if spent else max(left, frame.left or 0.0))
+    # Where a window is or will be spent, the last minute's rate says nothing.
+    left = left if spent or deferred else max(left, frame.left or 0.0)
+    return replace(frame, left=left, deferred=deferred)
 
 
 def _allowed_now(forecasts: Mapping[str, AccountForecast]) -> tuple[float, str] | None:

@@ -43,10 +43,14 @@ class RunView:
     limits: AccountLimits
     ledger: Path
     endpoint: str = ""
+    #: Whether it waits for a spent quota window.
+    wait: bool = False
     #: By the run's monotonic clock, in seconds.
     started: float = 0.0
     #: Rows that this invocation sends, by account, where it does not send all that are left.
     planned: Mapping[str, int] | None = None
+    #: Rows that are left to another run, as forecast last, because a window will be spent.
+    deferred: int = 0
     #: The last forecast: when it was made, and the seconds from then to the end.
     _forecast: tuple[float, float] | None = None
     #: The rates that it was made with: those declared, and the steps on a scale of those known.
@@ -83,10 +87,11 @@ class RunView:
             self._forecast, self._rates = None, rates
             # A display never ends a run: if the log of calls cannot be read, the next permit reports it.
             with suppress(StorageError):
-                ends = [self._ends_in(account) for account in self.accounts.values()]
-                known = [seconds for seconds in ends if seconds is not None]
+                ends = [self._end_of(account) for account in self.accounts.values()]
+                known = [end for end in ends if end is not None]
                 if len(known) == len(ends):
-                    self._forecast = (self.elapsed, max(known))
+                    self._forecast = (self.elapsed, max(end.ends_in for end in known))
+                    self.deferred = sum(end.deferred for end in known)
         return None if self._forecast is None else max(0.0, sum(self._forecast) - self.elapsed)
 
     def windows(self, name: str) -> list[WindowUse]:
@@ -96,15 +101,15 @@ class RunView:
         last, calls = self._forecasts[name]
         return window_uses(last, self.accounts[name].traffic.calls - calls)
 
-    def _ends_in(self, account: AccountState) -> float | None:
-        """Seconds until an account's rows are settled, at the rate that is known or, if lower, measured.
+    def _end_of(self, account: AccountState) -> forecast.Forecast | None:
+        """How an account's rows will go, at the rate that is known or, if lower, measured.
 
         None: neither is known yet.
         """
         name, pacer = account.name, account.pacer
         rows, settled = self.rows_left(name), self.stats.settled[name]
         if rows <= 0 or account.stop is not None:
-            return 0.0
+            return forecast.Forecast((), 0.0)
         declared, seconds = pacer.pace.declared, self.elapsed - pacer.waited
         began = self._declared.setdefault(name, (declared, 0.0, 0))
         if began[0] != declared:  # the average of the time before says nothing now
@@ -119,7 +124,7 @@ class RunView:
         # Without a rate it still says how full the windows are.
         found = self.limits.forecast(name, rows, rate)
         self._forecasts[name] = (found, account.traffic.calls)
-        return None if rate is None else found.forecast.ends_in
+        return None if rate is None else found.forecast.for_run(wait=self.wait)
 
 
 def line_gap(elapsed: float, every: float | None = None) -> float:
@@ -156,6 +161,7 @@ class ProgressMeter:
             elapsed=view.elapsed,
             at=now,
             left=view.left,
+            deferred=view.deferred,
             ends=None if view.left in {None, inf} else forecast.clock_time(view.left or 0, now.astimezone()),
             calls=sum(each.calls for each in traffic),
             throttled=sum(each.throttled for each in traffic),

@@ -78,10 +78,9 @@ class LedgerWatch:
         rate = stats.rate(now)
         alone = counts.total if len(accounts) == 1 else None
         todo = counts.unattempted + counts.in_doubt
-        left = todo / rate if rate else None
         forecasts = self.forecasts(dict.fromkeys(accounts, todo), rate) if self.running else {}
-        if alone and rate and forecasts:
-            left = max(account.forecast.ends_in for account in forecasts.values())
+        known = forecasts.values() if alone and rate else ()
+        left = max((account.forecast.ends_in for account in known), default=todo / rate if rate else None)
         return Frame(
             name=self.header.name,
             counts=counts,
@@ -89,6 +88,7 @@ class LedgerWatch:
             at=now,
             # The ledger of a retry does not say which rows it has selected.
             left=left if last.command == "run" else None,
+            deferred=sum(account.forecast.deferred for account in known),
             calls=last.calls.total(),
             throttled=last.throttled.total(),
             resume=resume_command(str(self._path)) if stats.paused else None,
@@ -119,7 +119,7 @@ class LedgerWatch:
         from batch_snapshot.ratelimit.windows import CallLog
 
         header = self.header
-        folder = header.settings.get("state_dir")
+        folder, wait = header.settings.get("state_dir"), bool(header.settings.get("wait"))
         if header.endpoint == SIMULATOR:
             state = header.settings.get("simulator_state")
             if not state:
@@ -133,9 +133,10 @@ class LedgerWatch:
                 with CallLog(file) as call_log:
                     limits = AccountLimits(accounts, header.endpoint, call_log, os.environ)
                     return {
-                        name: limits.forecast(name, number, rate or None)
+                        name: replace(found, forecast=found.forecast.for_run(wait=wait))
                         for name, number in rows.items()
                         if name in accounts
+                        for found in [limits.forecast(name, number, rate or None)]
                     }
         return {}
 

@@ -255,7 +255,7 @@ def test_plan_of_many_days_is_as_shown(tmp_path, monkeypatch, capsys):
     write_manifest(
         tmp_path / "backfill.yaml", pairs(23_400), name="backfill", accounts={"main": {"quota": quota}}
     )
-    assert main(["plan", "backfill.yaml"]) == 0
+    assert main(["plan", "backfill.yaml", "--wait"]) == 0
     shown = tuple(block("plan of many days").splitlines())
     assert has_shape(capsys.readouterr().out, shown)
 

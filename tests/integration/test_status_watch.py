@@ -138,10 +138,11 @@ def test_refresh_reads_new_lines_and_sees_the_end_of_the_run(place):
     assert looking.summary() == status.read_status(path)
 
 
-def test_frame_of_a_ledger_has_quota_windows_and_their_waits(place):
+@pytest.mark.parametrize("wait", [True, False])
+def test_frame_of_a_ledger_has_quota_windows_and_their_waits(place, wait):
     """Ten in any hour, of which four are used, and five rows to go: by the log of the run's state folder."""
     account = Account("main", quota=Quota(per_hour=1000))
-    settings = {"rate": None, "daily_quota": 10, "state_dir": str(place / "elsewhere")}
+    settings = {"rate": None, "daily_quota": 10, "wait": wait, "state_dir": str(place / "elsewhere")}
     path, file = place / "l.ndjson", paths.call_log_file(place / "elsewhere")
     rows = [row(number) for number in range(12)]
     book = LedgerBuilder(12).begin(accounts={"main": codec.encode_account(account)}, settings=settings)
@@ -161,7 +162,8 @@ def test_frame_of_a_ledger_has_quota_windows_and_their_waits(place):
         frame = looking.frame()
         assert frame.parts[0].fullest == display.WindowUse("per_day", 4, 10)
         assert frame.left is not None
-        assert frame.left > 80_000, "the last five are sent tomorrow"
+        # The last five are sent tomorrow, if it waits.
+        assert (frame.left > 80_000, frame.deferred) == ((True, 0) if wait else (False, 5))
         file.unlink()
         file.mkdir()
         assert looking.frame().parts[0].fullest is None

@@ -153,6 +153,7 @@ def test_a_plan_as_json():
         "rate": 4.0,
         "duration_s": pytest.approx(2 * DAY + 3399 / 4, abs=1e-3),
         "ends_at": "2026-03-07T02:24:09+02:00",
+        "deferred_rows": 0,
         "forecasts": {
             "main": {
                 "rate": 4.0,
@@ -165,6 +166,8 @@ def test_a_plan_as_json():
                 ],
                 "duration_s": pytest.approx(2 * DAY + 3399 / 4, abs=1e-3),
                 "ends_at": "2026-03-07T02:24:09+02:00",
+                "deferred_rows": 0,
+                "quota_opens_at": None,
             }
         },
     }
@@ -207,7 +210,7 @@ def test_a_plan_is_made_of_what_the_manifest_declares_and_nothing_is_written(pla
         accounts={"a": {"quota": {"per_second": 2, "per_minute": 10}}, "b": {}},
     )
     before = sorted(place.folder.rglob("*"))
-    options = Options(simulate=True, state_dir=place.folder)
+    options = Options(simulate=True, state_dir=place.folder, wait=True)
     found = run.dry_run(manifest, options, lambda: datetime(2026, 3, 5, tzinfo=UTC))
     assert sorted(place.folder.rglob("*")) == before
     assert (found.rows, found.calls) == (50, 52)
@@ -218,6 +221,15 @@ def test_a_plan_is_made_of_what_the_manifest_declares_and_nothing_is_written(pla
     assert (other.rate, other.basis, other.windows, other.used) == (1, "assumed", (), ())
     assert found.ends_in == one.forecast.ends_in < inf
     assert found.now == datetime(2026, 3, 5, tzinfo=UTC)
+    ended = run.dry_run(manifest, replace(options, wait=False), lambda: datetime(2026, 3, 5, tzinfo=UTC))
+    assert ended.outlooks["a"].forecast.spans == (forecast.ForecastSpan(0.0, 10),)
+    found_json = preview.as_json(ended)
+    assert (found_json["deferred_rows"], found_json["duration_s"]) == (20, 19.0)
+    at = datetime.fromisoformat(found_json["forecasts"]["a"]["quota_opens_at"])
+    assert at == datetime(2026, 3, 5, 0, 1, tzinfo=UTC)
+    text = preview.as_text(ended)
+    assert "30 rows: 10 now, then its quota is spent until" in text
+    assert "exit code 4); --wait waits for it\n" in text, "no time of an end after it"
 
 
 @pytest.mark.asyncio

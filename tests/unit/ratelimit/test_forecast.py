@@ -137,6 +137,26 @@ def test_the_log_grants_what_was_forecast_and_nothing_earlier(calls, limits):
             last = at
 
 
+@given(st.integers(1, 25), rates, some_windows, some_ages)
+@settings(patient, max_examples=150)
+def test_a_run_that_waits_for_no_window_ends_before_the_first_wait(calls, rate, windows, ages):
+    """A call that could leave the moment a window opens would wait: calls count from their end."""
+    over = [-age for age in ages]
+    times: list[float] = []
+    for at in (number / rate for number in range(calls)):
+        if any(sum(one + seconds >= at for one in over) >= limit for seconds, limit in windows):
+            break
+        times.append(at)
+        over.append(at)
+    found = forecast(calls, rate, windows, ages)
+    assert found.for_run(wait=True) == found
+    ended = found.for_run(wait=False)
+    assert (sum(span.rows for span in ended.spans), ended.ends_in) == (len(times), max(times, default=0.0))
+    assert ended.deferred == calls - len(times)
+    if ended.deferred:
+        assert ended.opens_in == plain(len(times) + 1, rate, windows, ages)[-1]
+
+
 # ---- in words
 
 
@@ -193,6 +213,15 @@ def test_a_time_after_the_year_9999_is_said_to_be_so():
     assert describe(Forecast((ForecastSpan(0.0, 1),), nextafter(inf, 0)), NOW).endswith(
         "ends after the year 9999"
     )
+
+
+def test_a_run_that_would_have_to_wait_ends_deferred():
+    def ended(ages: Sequence[float]) -> str:
+        return describe(forecast(250, 100, [(60, 100)], ages).for_run(wait=False), NOW)
+
+    end = "its quota is spent until 02:11 EET: the run ends deferred (exit code 4); --wait waits for it"
+    assert ended([]) == f"250 rows: 100 now, then {end}"
+    assert ended([30.0] * 100) == f"250 rows: none now, as {end}"
 
 
 def test_summer_time_is_followed():

@@ -3,6 +3,7 @@
 import os
 import re
 
+import pytest
 import trio
 
 from batch_snapshot import paths
@@ -105,7 +106,8 @@ def test_ledger_that_is_replaced_is_read_anew(tmp_path):
     assert "there is no such file" in parts["header"]
 
 
-def test_time_left_waits_for_spent_windows(tmp_path, monkeypatch):
+@pytest.mark.parametrize("wait", [True, False])
+def test_time_left_waits_for_spent_windows_if_the_run_does(tmp_path, monkeypatch, wait):
     """Two calls an hour, of which two are used, and three rows to go: two hours, whatever the rate."""
     move_in(monkeypatch, tmp_path)
     rows = [row(number) for number in range(4)]
@@ -113,7 +115,10 @@ def test_time_left_waits_for_spent_windows(tmp_path, monkeypatch):
     quota = {"per_second": 1, "per_hour": 2}
     account = Account("main", quota=Quota(per_second=1, per_hour=2))
     manifest = write_manifest(tmp_path / "m.yaml", pairs, name="nightly", accounts={"main": {"quota": quota}})
-    ledger = LedgerBuilder(4, manifest=str(manifest)).begin(accounts={"main": {"quota": quota}})
+    settings = {"wait": True} if wait else {}
+    ledger = LedgerBuilder(4, manifest=str(manifest)).begin(
+        accounts={"main": {"quota": quota}}, settings=settings
+    )
     path = ledger.intend(*rows).result(rows[0], at=0.5).write(tmp_path / "l.ndjson")
 
     async def identified(_: str) -> str:
@@ -131,7 +136,8 @@ def test_time_left_waits_for_spent_windows(tmp_path, monkeypatch):
     assert "per hour is spent, opens" in parts["now"]
     assert "of 1/s declared" in parts["now"]
     left = parts["now"].partition("left, until")[0].rpartition("<b>")[2].partition("</b>")[0]
-    assert left.startswith(("1:59", "2:00")), left
+    assert left.startswith(("1:59", "2:00") if wait else "0:00"), left
+    assert ("; 3 rows will be deferred</span>" in parts["now"]) is not wait
 
 
 def test_rate_of_the_last_minute_is_not_shown_above_a_learned_one(tmp_path, monkeypatch):

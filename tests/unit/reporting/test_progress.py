@@ -141,8 +141,20 @@ def test_time_left_includes_waits_for_quota_windows(path):
             assert isinstance(reservation, int)
             usage.finish(reservation)
         fast = states_of(start=pace.learned(10.0, 0.0))
-        found = left({"main": 7}, {"main": 20}, fast, limits)
-    assert found == pytest.approx(7200, abs=2)
+
+        async def look() -> list[Frame]:
+            views = [view({"main": 7}, {"main": 20}, fast, limits) for _ in range(2)]
+            views[0].wait = True
+            await anyio.sleep(20)
+            return [progress.ProgressMeter(each).frame(START) for each in views]
+
+        waiting, ending = in_virtual_time(look)
+    assert waiting.left == pytest.approx(7200, abs=2)
+    # Without --wait it sends two, and ends.
+    assert ending.left == pytest.approx(20 / 7)
+    assert (waiting.deferred, ending.deferred) == (0, 11)
+    assert "left; 11 rows will be deferred" in display.line(ending)
+    assert display.as_json(ending)["deferred_rows"] == 11
 
 
 def test_time_left_is_known_soon_where_a_window_is_waited_for():
