@@ -70,7 +70,7 @@ def summarize(
     accounts = engine.accounts.values() if engine else ()
     stops = [engine.stop, *(account.stop for account in accounts)] if engine else []
     completed = outcome == "completed"
-    failures = +stats.rows.failures
+    failures = stats.rows.failures
     examples = stats.examples
     older = find_examples(job.path, job.past, failures.keys() - examples.keys(), stats.sent_again)
     uncounted = engine.call_log_error if engine else None

@@ -225,8 +225,9 @@ class History:
         self._pending.clear()
 
     @property
-    def in_flight(self) -> int:
-        return len(self._pending)
+    def pending(self) -> Collection[Row]:
+        """Rows that the last invocation has named and that have no result yet."""
+        return self._pending
 
     def pending_without_state(self) -> set[bytes]:
         """Keys of the pending rows that have no state from an earlier invocation."""

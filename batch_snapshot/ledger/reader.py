@@ -213,8 +213,8 @@ def whole_history_of(path: Path) -> History:
     if history.first and history.end is None:
         raise LedgerError(
             f"{path}:{history.number}: the last invocation has no end line, and "
-            f"{plural(history.in_flight, 'row')} without a result: it still runs, or it crashed and the same "
-            "command resumes it"
+            f"{plural(len(history.pending), 'row')} without a result: it still runs, or it crashed and the "
+            "same command resumes it"
         )
     if is_torn(path):
         raise LedgerError(f"{path}: its last line is torn; run the same command to repair it and resume")

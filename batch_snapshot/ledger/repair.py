@@ -262,7 +262,7 @@ class _Rebuild:
         doubt = self._gap_since is not None and not self._every_sent_row_is_named(None)
         if before and not doubt:
             return
-        if before is not None or history.in_flight or doubt:
+        if before is not None or history.pending or doubt:
             self._reopen(self._gap_since if doubt else None)
         outcome, at = (before.outcome, before.finished_at) if before else ("interrupted", self._latest)
         self._finish(End(outcome, {}, at))
@@ -310,7 +310,7 @@ class _Rebuild:
         if not self._explains(end, expected):
             self._note_gap()
         doubt = self._gap_since is not None and not self._every_sent_row_is_named(end)
-        if doubt or expected["unattempted"] < 0 or (self._gap_since and history.in_flight):
+        if doubt or expected["unattempted"] < 0 or (self._gap_since and history.pending):
             self._reopen(self._gap_since if doubt else None)
         self._gap_since = None
         if dict(end.counts) == history.expected_counts():

@@ -83,12 +83,16 @@ def render(data: report.ReportData, now: datetime) -> str:
 
 def title(data: report.ReportData) -> str:
     result, counts = data.summary.result, data.summary.counts
-    return f"{data.header.name}: {result}, {counts.succeeded:,} of {counts.total:,} rows succeeded"
+    return f"{data.watch.header.name}: {result}, {counts.succeeded:,} of {counts.total:,} rows succeeded"
 
 
 def sections(data: report.ReportData, now: datetime) -> dict[str, str]:
     """The parts of the page before its table of rows, by name, each as HTML."""
-    summary, stats, quotas = data.summary, data.stats, accounts_with_quotas(data.path, data.header)
+    summary, stats, quotas = (
+        data.summary,
+        data.watch.stats,
+        accounts_with_quotas(data.watch.path, data.watch.header),
+    )
     drawn = [
         *charts.over_time(stats.invocations, data.allowed or allowed_rates(data)),
         charts.latency(stats.latencies),
@@ -131,7 +135,7 @@ def sections(data: report.ReportData, now: datetime) -> dict[str, str]:
 
 def _accounts(data: report.ReportData) -> list[tuple[str, Counter[str]]]:
     """The accounts as the manifest has them; of very many those in which the most rows failed."""
-    places = {name: place for place, name in enumerate(data.header.accounts)}
+    places = {name: place for place, name in enumerate(data.watch.header.accounts)}
     accounts = sorted(data.accounts.items(), key=lambda item: places.get(item[0], len(places)))
     if len(accounts) > MOST_ACCOUNTS:
         accounts.sort(key=lambda item: -item[1]["failed"] - item[1]["in_doubt"])
@@ -156,8 +160,8 @@ def _windows(data: report.ReportData, now: datetime) -> list[tuple[str, str, int
 
 def allowed_rates(data: report.ReportData) -> list[float | None]:
     return [
-        allowed_rate(data.path, each.header) if each.header and not each.rates else None
-        for each in data.stats.invocations
+        allowed_rate(data.watch.path, each.header) if not each.rates else None
+        for each in data.watch.stats.invocations
     ]
 
 
@@ -172,15 +176,15 @@ def allowed_rate(path: Path, header: Header, changed: Mapping[str, float] | None
 
 def _difference(data: report.ReportData) -> Difference | None:
     """What changed since the ledger before it; None: there is none, or it cannot be read."""
-    first = data.stats.history.first or data.header
+    path, first = data.watch.path, data.watch.stats.history.first or data.watch.header
     with suppress(InputError):
         earlier = [
             one
-            for one in prune.ledgers_in(data.path.parent)
+            for one in prune.ledgers_in(path.parent)
             if one.series == (first.name, first.endpoint) and one.started_at < first.started_at
         ]
         try:
-            return diff(max(earlier, key=lambda one: one.started_at).path, data.path) if earlier else None
+            return diff(max(earlier, key=lambda one: one.started_at).path, path) if earlier else None
         except LedgerError as error:
             data.notes.append(f"The ledger before this one cannot be compared with it ({error}).")
     return None
@@ -309,8 +313,7 @@ class LedgerView:
             states = accounts.setdefault(name, Counter())
             states["unattempted"] = max(0, number - states.total())
         left = {name: states["unattempted"] + states["in_doubt"] for name, states in accounts.items()}
-        data = report.load_watched(self._path, watch, summary, left)
-        data.groups, data.accounts = groups, accounts
+        data = report.ReportData(watch, summary, watch.forecasts(left), accounts=accounts, groups=groups)
         if not watch.running:
             return data
         data.frame = _with_end(watch.frame(), data.forecasts if self._rows else {})

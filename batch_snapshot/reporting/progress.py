@@ -168,7 +168,7 @@ class ProgressMeter:
             parts=[self._part(account, rates[name]) for name, account in view.accounts.items()],
             stopping=stopping,
             resume=resume_command(str(view.ledger)) if state.paused else None,
-            failures=+view.stats.rows.failures,
+            failures=view.stats.rows.failures,
             last_error=view.stats.last_error,
         )
 
@@ -191,7 +191,7 @@ class ProgressMeter:
             name=name,
             done=view.stats.settled[name],
             rows=view.todo.get(name, 0),
-            failed=view.stats.accounts[name].failed,
+            failed=sum(view.stats.accounts[name].failures.values()),
             rate=rate,
             allowed=max(pace.allowed, rate),
             source=pace.source,

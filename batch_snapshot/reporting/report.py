@@ -21,7 +21,6 @@ from batch_snapshot.models import Row
 from batch_snapshot.reporting import entries
 from batch_snapshot.reporting.display import Frame
 from batch_snapshot.reporting.entries import UNATTEMPTED, ReportEntry, settled
-from batch_snapshot.reporting.stats import LedgerStats
 from batch_snapshot.reporting.status import LedgerWatch
 from batch_snapshot.reporting.summary import Summary
 
@@ -53,13 +52,10 @@ class FailureMessages:
 
 @dataclass(slots=True)
 class ReportData:
-    path: Path
-    stats: LedgerStats
-    header: Header
-    running: bool
+    watch: LedgerWatch
     summary: Summary
     #: By account: its quota windows now, if they still matter.
-    forecasts: dict[str, AccountForecast] = field(default_factory=dict)
+    forecasts: Mapping[str, AccountForecast] = field(default_factory=dict)
     manifest: Manifest | None = None
     #: What is missing, and why: shown in every report.
     notes: list[str] = field(default_factory=list)
@@ -76,9 +72,9 @@ class ReportData:
 
     def entries(self) -> Iterator[ReportEntry]:
         """Every row that is known, once; those of the ledger first."""
-        past = self.stats.history
+        past = self.watch.stats.history
         # What a run has written since would name rows a second time: `settled` takes known lines only.
-        named = settled(reader.lines(self.path), past, self.stats.repeated)
+        named = settled(reader.lines(self.watch.path), past, self.watch.stats.repeated)
         if self.manifest is None:
             return named
         known = set().union(past.succeeded, past.unfinished, *past.skipped.values())
@@ -90,48 +86,30 @@ def load(path: Path, manifest_path: Path | None = None) -> ReportData:
     """Read the ledger at `path`, and its manifest: as named, or where the ledger says."""
     watch = LedgerWatch(path)
     watch.refresh()
-    stats, header = watch.stats, watch.header
+    stats = watch.stats
     seconds = sum((each.ended - each.began).total_seconds() for each in stats.invocations)
-    summary = stats.summary(header, str(path), running=watch.running, elapsed_s=seconds)
-    data = load_watched(path, watch, summary, dict.fromkeys(stats.accounts, stats.counts.unattempted))
-    if data.running:
+    forecasts = watch.forecasts(dict.fromkeys(stats.accounts, stats.counts.unattempted))
+    data = ReportData(watch, watch.totals(seconds), forecasts)
+    if watch.running:
         data.notes.append("A run was writing the ledger when this was made: the last rows may be missing.")
     data.manifest = _load_manifest(data, manifest_path)
     return data
 
 
-def load_watched(
-    path: Path, watch: LedgerWatch, summary: Summary, rows_left: Mapping[str, int]
-) -> ReportData:
-    """What was read of the ledger at `path` by the last refresh, without its manifest.
-
-    `rows_left` are rows that are not settled, by account, for forecasts.
-    """
-    data = ReportData(path, watch.stats, watch.header, watch.running, summary)
-    last = data.stats.invocations[-1]
-    if data.running:
-        last.outcome = "running"
-    elif last.outcome == "running":
-        last.outcome = "crashed"
-    if data.running or last.outcome == "deferred":
-        data.forecasts = watch.forecasts(rows_left)
-    return data
-
-
 def _load_manifest(data: ReportData, named: Path | None) -> Manifest | None:
     try:
-        found = _manifest_of(data.header, named)
+        found = _manifest_of(data.watch.header, named)
     except ManifestError as error:
         if named is not None:
             raise
-        named_only = sum(row.status is None for row in data.stats.history.unfinished.values())
-        if (unknown := data.stats.counts.unattempted - named_only) > 0:
+        named_only = sum(row.status is None for row in data.watch.stats.history.unfinished.values())
+        if (unknown := data.watch.stats.counts.unattempted - named_only) > 0:
             data.notes.append(
                 f"{unknown:,} unprocessed rows are counted but cannot be listed, for only the manifest names "
                 f"them ({str(error).splitlines()[0]}): give it with --manifest."
             )
         return None
-    if found.sha256 != data.header.manifest_sha256:
+    if found.sha256 != data.watch.header.manifest_sha256:
         data.notes.append(
             "The manifest has changed since the last run: unprocessed rows are those that it lists now."
         )
@@ -166,7 +144,7 @@ def write_csv(data: ReportData, folder: Path) -> dict[str, int]:
         files = {
             name: stack.enter_context(replacing(data, folder / f"{name}.csv", mark="\ufeff"))
             for name in entries.COLUMNS
-            if name != "left_out" or any(data.stats.history.skipped.values())
+            if name != "left_out" or any(data.watch.stats.history.skipped.values())
         }
         return entries.write_tables(data.entries(), files)
 
@@ -182,7 +160,7 @@ def check_target(file: Path, sources: Iterable[Path], what: str) -> None:
 @contextmanager
 def replacing(data: ReportData, file: Path, mark: str = "") -> Iterator[IO[str]]:
     """Write a file as a whole, or leave what stood there."""
-    check_target(file, [data.path, *(data.manifest.files if data.manifest else ())], "report")
+    check_target(file, [data.watch.path, *(data.manifest.files if data.manifest else ())], "report")
     try:
         with atomic_write_text(file, errors="replace") as out:
             out.write(mark)

@@ -19,9 +19,10 @@ from batch_snapshot.ledger.records import Header, Result, named_rows
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.reporting.display import DisplayPart, Frame, window_uses
 from batch_snapshot.reporting.entries import CRASH_MESSAGE
-from batch_snapshot.reporting.next_steps import resume_command
-from batch_snapshot.reporting.stats import EXAMPLES, LedgerStats
-from batch_snapshot.reporting.summary import Example, Summary, count_named
+from batch_snapshot.reporting.next_steps import resume_command, run_command
+from batch_snapshot.reporting.stats import EXAMPLES, LedgerStats, RowCounts
+from batch_snapshot.reporting.summary import AccountSummary, Example, Summary, count_named
+from batch_snapshot.text import plural
 
 if TYPE_CHECKING:
     from batch_snapshot.engine.limits import AccountForecast
@@ -35,29 +36,38 @@ def read_status(path: Path, now: Callable[[], datetime] = utc_now) -> Summary:
 
 class LedgerWatch:
     def __init__(self, path: Path, now: Callable[[], datetime] = utc_now) -> None:
-        self._path, self._now = path, now
+        self.path, self._now = path, now
         self.stats = LedgerStats()
         #: Whether a run was writing it at the last refresh.
         self.running = False
 
     def refresh(self) -> None:
         # First the lock, then the lines: the last ones of a run that ends meanwhile are read too.
-        self.running = locks.is_held(paths.ledger_lock(self._path))
-        if self.running or self._path.exists():
-            for line in reader.lines(self._path, after=self.stats.line):
+        self.running = locks.is_held(paths.ledger_lock(self.path))
+        if self.running or self.path.exists():
+            for line in reader.lines(self.path, after=self.stats.line):
                 try:
                     self.stats.add(line)
                 except LedgerError as error:
-                    raise reader.with_place(self._path, line.number, error) from None
+                    raise reader.with_place(self.path, line.number, error) from None
         if not self.running:
             self.stats.mark_crashed()
-        if self.stats.history.last is None and not files.exists(self._path):
-            raise reader.missing(self._path)
-        _ = self.header
+        history = self.stats.history
+        if history.last is None and not files.exists(self.path):
+            raise reader.missing(self.path)
+        begun(self.path, history)
+        if not history.end:
+            self.stats.invocations[-1].outcome = "running" if self.running else "crashed"
 
     @property
     def header(self) -> Header:
-        return begun(self._path, self.stats.history)
+        return begun(self.path, self.stats.history)
+
+    @property
+    def accounts(self) -> dict[str, RowCounts]:
+        """Those that have results, in the order of the run line."""
+        known = self.stats.accounts
+        return {name: known[name] for name in (*self.header.accounts, *known) if name in known}
 
     def _elapsed(self) -> float:
         """Seconds that the last invocation has taken; of one that crashed, until its last result."""
@@ -66,14 +76,45 @@ class LedgerWatch:
         return max(0.0, (until - last.began).total_seconds())
 
     def summary(self) -> Summary:
-        found = self.stats.summary(
-            self.header, str(self._path), running=self.running, elapsed_s=self._elapsed()
+        found = self.totals(self._elapsed())
+        return replace(found, examples=find_examples(self.path, self.stats.history, found.failures))
+
+    def totals(self, elapsed_s: float) -> Summary:
+        """The summary without examples, which take another look at the ledger."""
+        stats, header, ledger = self.stats, self.header, str(self.path)
+        last, reasons = stats.invocations[-1], ["paused by `control`"] if stats.paused else []
+        if self.running:
+            number = plural(len(stats.history.pending), "row")
+            verb = "is" if number == "1 row" else "are"
+            reasons.append(f"{number} {verb} about to be sent or wait for an answer")
+        # A completed run of some accounts leaves the others to do.
+        kept = () if last.outcome == "completed" else ("accounts",)
+        again = run_command(header, ledger, *kept) if header.manifest else None
+        if last.outcome == "running":
+            again = resume_command(ledger) if stats.paused else None
+        return Summary(
+            counts=stats.counts,
+            failures=stats.rows.failures,
+            outcome=last.outcome,
+            ledger=ledger,
+            run_id=header.run_id,
+            elapsed_s=elapsed_s,
+            accounts={
+                name: AccountSummary(
+                    calls=last.calls[name],
+                    throttled_calls=last.throttled[name],
+                    counts={status.value: number for status, number in rows.statuses.items() if number},
+                )
+                for name, rows in self.accounts.items()
+            },
+            reasons=reasons if self.running else (),
+            run_again=again,
+            settings=header.settings,
         )
-        return replace(found, examples=find_examples(self._path, self.stats.history, found.failures))
 
     def frame(self) -> Frame:
         """What was read, for a display; calls are those of rows that have a result."""
-        stats, counts, accounts = self.stats, self.stats.counts, self.stats.ordered(self.header)
+        stats, counts, accounts = self.stats, self.stats.counts, self.accounts
         last, now = stats.invocations[-1], self._now()
         rate = stats.rate(now)
         alone = counts.total if len(accounts) == 1 else None
@@ -87,20 +128,20 @@ class LedgerWatch:
             elapsed=self._elapsed(),
             at=now,
             # The ledger of a retry does not say which rows it has selected.
-            left=left if last.command == "run" else None,
+            left=left if last.header.command == "run" else None,
             deferred=sum(account.forecast.deferred for account in known),
             calls=last.calls.total(),
             throttled=last.throttled.total(),
-            resume=resume_command(str(self._path)) if stats.paused else None,
-            failures=+stats.rows.failures,
+            resume=resume_command(str(self.path)) if stats.paused else None,
+            failures=stats.rows.failures,
             last_error=stats.last_error,
             parts=[
                 DisplayPart(
                     name=name,
-                    done=rows.statuses.total(),
+                    done=rows.total(),
                     rows=alone,
                     rate=stats.rate(now, name),
-                    failed=rows.failed,
+                    failed=sum(rows.failures.values()),
                     throttled=last.throttled[name],
                     windows=window_uses(forecasts[name]) if name in forecasts else (),
                 )
@@ -118,7 +159,9 @@ class LedgerWatch:
         from batch_snapshot.engine.limits import AccountLimits
         from batch_snapshot.ratelimit.windows import CallLog
 
-        header = self.header
+        header, last = self.header, self.stats.invocations[-1]
+        if not self.running and last.outcome != "deferred":
+            return {}  # nobody waits for them
         folder, wait = header.settings.get("state_dir"), bool(header.settings.get("wait"))
         if header.endpoint == SIMULATOR:
             state = header.settings.get("simulator_state")
@@ -129,7 +172,7 @@ class LedgerWatch:
         with suppress(InputError, StorageError):
             file = paths.call_log_file(paths.state_folder(Path(folder) if folder else None, os.environ))
             if files.exists(file):
-                accounts = accounts_with_quotas(self._path, header, self.stats.invocations[-1].rates)
+                accounts = accounts_with_quotas(self.path, header, last.rates)
                 with CallLog(file) as call_log:
                     limits = AccountLimits(accounts, header.endpoint, call_log, os.environ)
                     return {

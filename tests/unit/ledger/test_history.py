@@ -146,7 +146,7 @@ def test_a_skipped_row_with_a_result_is_skipped_no_longer(status):
 
 def test_a_row_that_a_running_invocation_has_named_is_not_in_doubt():
     past = fold(RUN, intent(A, B, C), result(A, Status.FAILED), live=True)
-    assert past.in_flight == 2
+    assert len(past.pending) == 2
     assert past.status(B.key) is None
     assert past.counts() == Counter({Status.FAILED: 1})
 

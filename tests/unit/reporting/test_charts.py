@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batch_snapshot.ledger.records import Header
 from batch_snapshot.reporting import charts
 from batch_snapshot.reporting.stats import Invocation
 from tests.support.reports import ledgers, read
@@ -17,7 +18,10 @@ BEGAN = datetime(2026, 3, 1, 12, 0, 7, tzinfo=UTC)
 
 
 def invocation(seconds, began=BEGAN):
-    return Invocation("run", began, began, seconds=seconds)
+    header = Header(
+        run_id="r", command="run", name="n", rows=1, accounts={}, endpoint="aws", started_at=began
+    )
+    return Invocation(header, began, seconds=seconds)
 
 
 @given(ledgers())

@@ -186,7 +186,7 @@ def test_many_spent_windows_are_counted(tmp_path):
     hour = windows(Quota(per_hour=5))
     known = AccountForecast(Forecast((), 60.0), 1.0, "declared", hour, (5,), (60.0,))
     room = AccountForecast(Forecast((), 0.0), 1.0, "declared", hour, (1,), (0.0,))
-    data = report.load_watched(path, watch, watch.summary(), {})
+    data = report.ReportData(watch, watch.summary())
     data.forecasts = {"open": room, **{f"a{number}": known for number in range(30)}}
     data.frame = watch.frame()
     parts = report_page.sections(data, NOW)

@@ -48,8 +48,8 @@ def test_notes_name_a_changed_manifest_and_a_running_run(tmp_path):
     with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):
         data = report.load(path)
     assert [note.split()[0] for note in data.notes] == ["A", "The"]
-    assert data.stats.invocations[-1].outcome == "running"
-    assert data.stats.history.counts()[Status.IN_DOUBT] == 0
+    assert data.watch.stats.invocations[-1].outcome == "running"
+    assert data.watch.stats.history.counts()[Status.IN_DOUBT] == 0
 
 
 @pytest.mark.parametrize("content", [None, b"", b'{"type":"ru', b'{"type":"result"}\n', b"\xff\n"])
