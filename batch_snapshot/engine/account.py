@@ -69,6 +69,8 @@ class AccountState:
     active: int = 0
     #: Sent when a pause ends or a row is done.
     changed: Signal = field(default_factory=Signal)
+    #: Accounts of the run that are the same AWS account, and share its pace.
+    sharing: int = 1
     #: Its AWS account is known, and its quota windows are set.
     identified: bool = False
     #: Catalogs in which the first read was made.

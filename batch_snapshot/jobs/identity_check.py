@@ -1,7 +1,8 @@
 """Which AWS account signs for each account of a ledger, and whether it is the same as before."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING
 
 from batch_snapshot.engine import reader
@@ -164,9 +165,18 @@ def _refusal(job: "Job", name: str, before: str | None, now: str) -> str | None:
 
 
 async def identify_signer(
-    job: "Job", signers: dict[str, str], limits: AccountLimits, identify: Identify, account: AccountState
+    job: "Job",
+    signers: dict[str, str],
+    limits: AccountLimits,
+    identify: Identify,
+    account: AccountState,
+    *,
+    accounts: Collection[AccountState] = (),
 ) -> None:
-    """Find the AWS account that signs, put it in `signers` for the intents, and apply its quotas."""
+    """Find the AWS account that signs, put it in `signers` for the intents, and apply its quotas.
+
+    Of `accounts`, those that turn out to be one AWS account share one pace, so the lowest rate holds for all.
+    """
     found = await identify(account.name)
     before = signers.get(account.name) or job.past.signers.get(account.name)
     now = signers[account.name] = recorded_form(found)
@@ -182,3 +192,17 @@ async def identify_signer(
         return found
 
     await limits.apply(account, known)
+    same = [one for one in accounts if signers.get(one.name) == now]
+    rates = [one.pacer.pace.declared or inf for one in same]
+    lowest = min(rates, default=inf)
+    higher = [one for one, rate in zip(same, rates, strict=True) if rate / lowest > 1 + 1e-9]
+    for one in higher:
+        limits.declare_rate(one, lowest)
+    for one in same:
+        one.sharing = len(same)
+    if higher:
+        names = ", ".join(one.name for one in same)
+        account.warnings.append(
+            f"accounts {names} are one AWS account with different rates declared: together they keep to the "
+            f"lowest, {lowest:g}/s"
+        )

@@ -195,10 +195,11 @@ async def _carry_out(job: Job, hooks: Hooks) -> Summary:
 def build_engine(callers: Callers, limits: AccountLimits, recorder: Recorder, rng: Random) -> Engine:
     job, settings = recorder.job, recorder.job.options.engine
     accounts = {name: limits.new_state(name, wait=job.options.wait) for name in job.accounts}
+    identify = partial(identity_check.identify_signer, job, recorder.signers, limits, callers.identify)
     seams = Seams(
         intend=recorder.intend,
         record=recorder.record,
-        identify=partial(identity_check.identify_signer, job, recorder.signers, limits, callers.identify),
+        identify=partial(identify, accounts=accounts.values()),
         probe=callers.probe,
         clock_skew=callers.clock_skew,
         now=recorder.now,

@@ -118,7 +118,8 @@ class RunView:
         # Where a window is spent, the windows decide more than the rate, so a rough one will do.
         enough = 0.0 if pacer.waiting else MEASURED_AFTER
         measured = settled / seconds if seconds > 0 and seconds >= enough else None
-        rate = min(filter(None, (pacer.pace.known, measured)), default=None)
+        known = pacer.pace.known and pacer.pace.known / account.sharing
+        rate = min(filter(None, (known, measured)), default=None)
         if rate is None and name in self._forecasts:
             return None
         # Without a rate it still says how full the windows are.
@@ -193,7 +194,7 @@ class ProgressMeter:
             rows=view.todo.get(name, 0),
             failed=sum(view.stats.accounts[name].failures.values()),
             rate=rate,
-            allowed=max(pace.allowed, rate),
+            allowed=max(pace.allowed, rate) / account.sharing,
             source=pace.source,
             throttled=account.traffic.throttled,
             windows=view.windows(name),

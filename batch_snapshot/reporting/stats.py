@@ -128,7 +128,7 @@ class RunStats:
         return AccountSummary(
             calls=traffic.calls,
             throttled_calls=traffic.throttled,
-            learned_rate=round(known, 3) if known and traffic.calls else None,
+            learned_rate=round(known / account.sharing, 3) if known and traffic.calls else None,
             stopped=account.stop.reason if account.stop else None,
             counts=counts.as_dict(),
         )
