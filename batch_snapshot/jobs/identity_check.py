@@ -114,7 +114,7 @@ async def check_accounts(job: "Job", identify: Identify, warn: Callable[[str], N
                 raise InputError(f"{job.path}: {why}")
 
     await reader.map_concurrently(job.accounts, check)
-    if compared and (same := shared(numbers)) and (problems := job.rows.doubled(same)):
+    if compared and (same := shared(numbers)) and (problems := job.doubled(same)):
         raise ManifestError(list(problems))
     if warn and job.is_real:
         warn(await real_warning(job, identify))

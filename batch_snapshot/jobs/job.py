@@ -2,25 +2,20 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import filterfalse
 from pathlib import Path
-from typing import NamedTuple
 from uuid import uuid4
+
+from msgspec import structs
 
 from batch_snapshot import files
 from batch_snapshot.config.accounts import Targets
 from batch_snapshot.config.options import Options, option_warnings, recorded_settings
-from batch_snapshot.errors import LedgerError, ManifestError
+from batch_snapshot.errors import ManifestError
 from batch_snapshot.jobs import identity_check, plan
-from batch_snapshot.jobs.locked import (
-    LockedLedger,
-    RetriedLedger,
-    check_ledger_fits,
-    note_if_older,
-    read_history,
-)
+from batch_snapshot.jobs.locked import LockedLedger, check_ledger_fits, read_history
 from batch_snapshot.ledger import history, reader
 from batch_snapshot.ledger.history import History
 from batch_snapshot.ledger.records import Header
@@ -33,65 +28,7 @@ from batch_snapshot.ratelimit.windows import calls_a_day
 from batch_snapshot.reporting import next_steps
 from batch_snapshot.reporting.stats import RunStats
 
-#: Vanished rows that the summary names.
-NAMED_ROWS = 20
-
-
-class ManifestRows(NamedTuple):
-    manifest: Manifest
-    past: History
-    run_id: str
-    accounts: Mapping[str, Account]
-
-    def requests(self) -> Iterator[Request | None]:
-        return plan.resumed(self._listed(), self.past, self.run_id, self.accounts)
-
-    def _listed(self) -> Iterator[Row]:
-        """The manifest's rows, and none that it did not list when it was validated."""
-        for row in rows_of(self.manifest):
-            if row.key not in self.manifest.keys:
-                text = f"{self.manifest.path}: changed while the run read it: run the same command again"
-                raise ManifestError([text])
-            yield row
-
-    def doubled(self, same: Mapping[str, str]) -> list[str]:
-        return find_duplicates(self.manifest, same)
-
-    def todo(self) -> Mapping[str, int]:
-        """How many are to be sent, by account; another pass over the manifest only where it must be."""
-        manifest, accounts, past = self.manifest, self.accounts, self.past
-        done = {Status.SUCCEEDED, Status.FAILED}
-        settled = sum(past.status(key) in done or past.is_skipped(key) for key in manifest.keys)
-        if not settled:
-            return {name: count for name, count in manifest.rows_by_account.items() if name in accounts}
-        if len(manifest.accounts) == 1:
-            return dict.fromkeys(accounts, manifest.rows - settled)
-        return Counter(request.row.account for request in self.requests() if request)
-
-
-class LedgerRows(NamedTuple):
-    path: Path
-    past: History
-    chosen: plan.Selection
-    run_id: str
-    accounts: Mapping[str, Account]
-
-    def requests(self) -> Iterator[Request | None]:
-        pasts = history.unfinished_rows(reader.lines(self.path), self.past)
-        return plan.retried(pasts, self.chosen, self.run_id, self.accounts, self.past.unrecorded_since)
-
-    def todo(self) -> tuple[Counter[str], frozenset[str]]:
-        todo, catalogs = Counter[str](), set[str]()
-        for request in filter(None, self.requests()):
-            todo[request.row.account] += 1
-            catalogs.add(request.row.catalog)
-        return todo, frozenset(catalogs)
-
-    def doubled(self, same: Mapping[str, str]) -> list[str]:
-        place = Place(0, str(self.path), 0)
-        return duplicates.find(
-            lambda: ((request.row, place) for request in self.requests() if request), same, ProblemLog()
-        )
+Selecting = Callable[[History], plan.Selection] | plan.Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +40,13 @@ class Job:
     targets: Targets
     catalogs: frozenset[str]
     past: History
+    #: How many rows are to be sent, by account, whatever --limit says.
     todo: Mapping[str, int]
-    rows: ManifestRows | LedgerRows
+    #: A request for each row in the order in which they are sent; None stands for one that is not sent.
+    all_requests: Callable[[], Iterator[Request | None]]
+    #: The lines of a message about rows that two accounts with one AWS account list.
+    doubled: Callable[[Mapping[str, str]], list[str]]
     instead_of: Collection[str] = ()
-    #: The command for whatever is left.
-    rest_command: str | None
     todays_ledger: Path | None = None
     #: Keys of rows that the ledger knows and the manifest lists no longer.
     vanished_keys: Collection[bytes] = ()
@@ -130,21 +69,19 @@ class Job:
         return Counter(one.row.account for one in self.requests() if one)
 
     def requests(self) -> Iterator[Request | None]:
-        """The rows in the order in which they are sent; None stands for one that is not sent."""
-        return plan.limited(self.rows.requests(), self.options.limit)
+        return plan.limited(self.all_requests(), self.options.limit)
 
     def candidates(self) -> Iterator[Row]:
         """The rows without any history: those that may be left out."""
-        return (one.row for one in self.rows.requests() if one and one.row.key not in self.past.unfinished)
+        return (one.row for one in self.all_requests() if one and one.row.key not in self.past.unfinished)
 
     def new_stats(self) -> RunStats:
         return RunStats(self.past, self.header.rows, self.todo)
 
     @property
-    def same_command(self) -> str | None:
-        """The command line of a run, for this very ledger."""
-        run = self.options.command_line if self.header.command == "run" else None
-        return next_steps.pinned(run, str(self.path))
+    def rest_command(self) -> str | None:
+        """The command for whatever is left."""
+        return self.header.manifest and next_steps.run_command(self.header, str(self.path))
 
     @property
     def is_real(self) -> bool:
@@ -159,24 +96,19 @@ class Job:
         # An end is outdated if it counts rows as unattempted of which the manifest lists none any more.
         return bool(self.new_stats().counts.unattempted) or not end.counts.get("unattempted")
 
-    @property
-    def vanished_rows(self) -> Sequence[str]:
-        """Some of them in words, read from the ledger: that takes too long to do before the first call."""
-        with suppress(LedgerError):
-            return history.row_names(reader.lines(self.path), self.vanished_keys, NAMED_ROWS)
-        return []
-
 
 def open_run(locked: LockedLedger, manifest: Manifest) -> Job:
     options, path, targets = locked.options, locked.path, locked.targets
     past = read_history(path, read_only=locked.read_only, shared_keys=manifest.keys)
-    check_ledger_fits(past, path, manifest.name, targets, options.run_id)
-    older = note_if_older(past, path, manifest.name, targets, options)
+    older = check_ledger_fits(past, path, manifest.name, targets, options)
     run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
     vanished = set(filterfalse(manifest.keys.__contains__, past.keys()))
-    rows = ManifestRows(manifest, past, run_id, targets.accounts)
+
+    def requests() -> Iterator[Request | None]:
+        return plan.resumed(_listed(manifest), past, run_id, targets.accounts)
+
     # A row that is still listed under the other name is listed twice: `doubled` finds it.
-    renamed = renamed_rows(rows.requests(), past, targets.accounts) if vanished else {}
+    renamed = renamed_rows(requests(), past, targets.accounts) if vanished else {}
     warnings, questions = _warnings_and_questions(locked, manifest)
     header = Header(
         run_id=run_id,
@@ -198,16 +130,41 @@ def open_run(locked: LockedLedger, manifest: Manifest) -> Job:
         targets=targets,
         catalogs=manifest.catalogs,
         past=past,
-        todo=rows.todo(),
-        rows=rows,
+        todo=_rows_todo(manifest, past, targets.accounts, requests),
+        all_requests=requests,
+        doubled=partial(find_duplicates, manifest),
         instead_of=locked.instead_of,
-        rest_command=next_steps.run_command(header, str(path)),
         todays_ledger=locked.todays_ledger,
         vanished_keys=vanished,
         warnings=warnings + older,
         renamed=renamed,
         open_questions=[*locked.refused, *_renamed_questions(renamed), *questions],
     )
+
+
+def _listed(manifest: Manifest) -> Iterator[Row]:
+    """The manifest's rows, and none that it did not list when it was validated."""
+    for row in rows_of(manifest):
+        if row.key not in manifest.keys:
+            text = f"{manifest.path}: changed while the run read it: run the same command again"
+            raise ManifestError([text])
+        yield row
+
+
+def _rows_todo(
+    manifest: Manifest,
+    past: History,
+    accounts: Mapping[str, Account],
+    requests: Callable[[], Iterator[Request | None]],
+) -> Mapping[str, int]:
+    """How many are to be sent, by account; another pass over the manifest only where it must be."""
+    done = {Status.SUCCEEDED, Status.FAILED}
+    settled = sum(past.status(key) in done or past.is_skipped(key) for key in manifest.keys)
+    if not settled:
+        return {name: count for name, count in manifest.rows_by_account.items() if name in accounts}
+    if len(manifest.accounts) == 1:
+        return dict.fromkeys(accounts, manifest.rows - settled)
+    return Counter(request.row.account for request in requests() if request)
 
 
 def _renamed_questions(renamed: Mapping[tuple[str, str], Row]) -> list[str]:
@@ -235,27 +192,41 @@ def _warnings_and_questions(locked: LockedLedger, manifest: Manifest) -> tuple[l
     return warnings + (days if nightly and not filtered else []), questions + days
 
 
-def open_retry(
-    locked: RetriedLedger, selection: Callable[[History], plan.Selection] | plan.Selection | None = None
-) -> Job:
+def open_retry(locked: LockedLedger, past: History, selection: Selecting | None = None) -> Job:
     """Make the job of `retry`; without a `selection`, of the rows that another try can cure."""
-    path, past, header, targets = locked.path, locked.past, locked.header, locked.targets
-    older = note_if_older(past, path, header.name, targets, locked.options)
+    options, path, targets = locked.options, locked.path, locked.targets
+    before = past.last or locked.began
+    assert before is not None  # noqa: S101 - a ledger to be retried has begun
+    older = check_ledger_fits(past, path, before.name, targets, options)
+    settings = recorded_settings(options, before.settings)
+    header = structs.replace(before, command="retry", endpoint=targets.endpoint, settings=settings)
+    header = structs.replace(header, version=None, discovered_sha256=None, unrecorded_since=None)
     chosen = selection(past) if callable(selection) else selection or plan.Selection()
-    rows = LedgerRows(path, past, chosen, header.run_id, targets.accounts)
-    renamed = renamed_rows(rows.requests(), past, targets.accounts)
-    todo, catalogs = rows.todo()
+
+    def requests() -> Iterator[Request | None]:
+        pasts = history.unfinished_rows(reader.lines(path), past)
+        return plan.retried(pasts, chosen, header.run_id, targets.accounts, past.unrecorded_since)
+
+    def doubled(same: Mapping[str, str]) -> list[str]:
+        place = Place(0, str(path), 0)
+        return duplicates.find(lambda: ((one.row, place) for one in requests() if one), same, ProblemLog())
+
+    renamed = renamed_rows(requests(), past, targets.accounts)
+    todo, catalogs = Counter[str](), set[str]()
+    for request in filter(None, requests()):
+        todo[request.row.account] += 1
+        catalogs.add(request.row.catalog)
     return Job(
         header=header,
-        options=locked.options,
+        options=options,
         path=path,
         targets=targets,
-        catalogs=catalogs,
+        catalogs=frozenset(catalogs),
         past=past,
         todo=todo,
-        rows=rows,
-        rest_command=header.manifest and next_steps.run_command(header, str(path)),
-        warnings=option_warnings(locked.options) + older,
+        all_requests=requests,
+        doubled=doubled,
+        warnings=option_warnings(options) + older,
         renamed=renamed,
         open_questions=_renamed_questions(renamed),
     )

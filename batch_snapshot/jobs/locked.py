@@ -12,8 +12,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from msgspec import structs
-
 from batch_snapshot import files, paths
 from batch_snapshot.aws import profiles
 from batch_snapshot.config.accounts import Targets, recorded_accounts, resolve_targets
@@ -42,26 +40,23 @@ NAMED = 5
 
 
 class LockedLedger(NamedTuple):
-    """A manifest and the ledger of its run, while their locks are held."""
+    """The ledger of a command, while its locks are held."""
 
-    manifest: Manifest
     options: Options
     path: Path
     targets: Targets
     now: datetime
     #: Nothing is locked or repaired: another run may be writing the ledger.
     read_only: bool
-    passed_over: Sequence[str]
+    #: The run line that the ledger begins with; None: no run has begun in it.
+    began: Header | None
+    passed_over: Sequence[str] = ()
     #: Today's ledger, where this one of another day is to be finished first.
-    todays_ledger: Path | None
+    todays_ledger: Path | None = None
     #: Paths of unfinished ledgers that are given up for this one.
     instead_of: Collection[str] = ()
     #: Why a run would be refused; a dry run says so.
     refused: Sequence[str] = ()
-
-    @property
-    def began(self) -> Header | None:
-        return reader.head(self.path) if self.path.exists() else None
 
 
 @contextmanager
@@ -72,16 +67,15 @@ def lock_ledger(
     with ExitStack() as stack:
         options = stack.enter_context(isolate_simulated_state(options, simulated=options.simulate))
         targets = resolve_targets(manifest.accounts, options, profiles.endpoints)
-        path, passed_over = resume.choose_ledger(manifest.name, options, now)
+        path, today, passed_over = resume.choose_ledger(manifest.name, options, now)
         if not read_only:
             _lock_file(stack, path, now)
             _lock_accounts(stack, manifest.name, targets, options, now)
             writer.repair_last_line(path)
-        today = resume.todays_ledger(manifest.name, options, now)
-        later = today if today != path else None
-        locked = LockedLedger(manifest, options, path, targets, now, read_only, passed_over, later)
+        began, later = reader.head(path) if path.exists() else None, today if today != path else None
+        locked = LockedLedger(options, path, targets, now, read_only, began, passed_over, later)
         try:
-            locked = locked._replace(instead_of=_given_up(locked))
+            locked = locked._replace(instead_of=_given_up(locked, manifest.name))
         except (InputError, StorageError) as error:
             if not read_only:
                 raise
@@ -89,12 +83,41 @@ def lock_ledger(
         yield locked
 
 
-def _given_up(locked: LockedLedger) -> frozenset[str]:
+@contextmanager
+def lock_retried_ledger(
+    path: Path, options: Options, now: datetime, *, read_only: bool = False
+) -> Iterator[tuple[LockedLedger, History]]:
+    """Lock a ledger to be retried, repair its end and read it; with `read_only` only read it."""
+    began = reader.run_line(path)
+    with ExitStack() as stack:
+        simulated = options.simulate or began.endpoint == SIMULATOR
+        options = stack.enter_context(isolate_simulated_state(options, simulated=simulated))
+        # What is wrong about the options is refused before anything is locked.
+        resolve_targets({}, replace(options, accounts=(), profile=None), profiles.endpoints, began.endpoint)
+        if not read_only:
+            _lock_file(stack, path, now)
+            writer.repair_last_line(path)
+        past = read_history(path, read_only=read_only)
+        last = past.last or began
+        for name in filter(checks.check_name, (last.name, *last.accounts)):
+            # No manifest can have it, and names become those of files.
+            raise LedgerError(
+                f"{path}: the run line names {name!r}, which is not allowed: the file was edited"
+            )
+        wanted = with_recorded_quotas(path, options, recorded_settings(options, last.settings))
+        accounts = recorded_accounts(path, last)
+        targets = resolve_targets(accounts, wanted, profiles.endpoints, began.endpoint)
+        if not read_only:
+            _lock_accounts(stack, last.name, targets, options, now)
+        yield LockedLedger(options, path, targets, now, read_only, began), past
+
+
+def _given_up(locked: LockedLedger, name: str) -> frozenset[str]:
     """The paths of unfinished ledgers that are given up for this one, as they are recorded.
 
     Unless that is asked for, it is refused: only those ledgers record which snapshots exist.
     """
-    path, options, name, began = locked.path, locked.options, locked.manifest.name, locked.began
+    path, options, began = locked.path, locked.options, locked.began
     resumed = began is not None and reader.names_rows(path)
     if resumed and options.new_ledger:
         raise InputError(
@@ -112,7 +135,7 @@ def _given_up(locked: LockedLedger) -> frozenset[str]:
             f"{path}: {lost}; run {missed} in it was not finished, and only it knows what was made; put it "
             f"back, or begin anew with {anew}, which makes all its snapshots again"
         )
-    others = [] if resumed else [*_other_ledgers(runs, locked)]
+    others = [] if resumed else [*_other_ledgers(runs, locked, name)]
     if not others or options.new_ledger or (began and began.settings.get("new_ledger")):
         return frozenset(str(other) for other, *_ in others)
     first, _, first_gone = others[0]
@@ -127,7 +150,7 @@ def _given_up(locked: LockedLedger) -> frozenset[str]:
     )
 
 
-def _other_ledgers(runs: dict[str, str], locked: LockedLedger) -> Iterator[tuple[Path, str, bool]]:
+def _other_ledgers(runs: dict[str, str], locked: LockedLedger, name: str) -> Iterator[tuple[Path, str, bool]]:
     """Those that are not finished, the latest first; not those of other days by a pattern with {date}.
 
     Each has its run's id, and whether it has vanished, or another run's ledger is in its place.
@@ -135,7 +158,7 @@ def _other_ledgers(runs: dict[str, str], locked: LockedLedger) -> Iterator[tuple
     here, pattern = locked.path.resolve(), locked.options.ledger or ""
     for text, run_id in reversed(runs.items()):
         other, gone = Path(text), False
-        if other == here or paths.is_dated_ledger(pattern, locked.manifest.name, other):
+        if other == here or paths.is_dated_ledger(pattern, name, other):
             continue
         with suppress(BatchSnapshotError, OSError):
             past = reader.history_of(other)
@@ -144,47 +167,6 @@ def _other_ledgers(runs: dict[str, str], locked: LockedLedger) -> Iterator[tuple
             if not gone and (past.finished or not (past.succeeded or past.unfinished)):
                 continue
         yield other, run_id, gone
-
-
-class RetriedLedger(NamedTuple):
-    options: Options
-    path: Path
-    targets: Targets
-    past: History
-    #: The run line of the retry, but for its time and accounts.
-    header: Header
-
-
-@contextmanager
-def lock_retried_ledger(
-    path: Path, options: Options, now: datetime, *, read_only: bool = False
-) -> Iterator[RetriedLedger]:
-    """Lock a ledger to be retried, repair its end and read it; with `read_only` only read it."""
-    head = reader.run_line(path)
-    with ExitStack() as stack:
-        simulated = options.simulate or head.endpoint == SIMULATOR
-        options = stack.enter_context(isolate_simulated_state(options, simulated=simulated))
-        # What is wrong about the options is refused before anything is locked.
-        resolve_targets({}, replace(options, accounts=(), profile=None), profiles.endpoints, head.endpoint)
-        if not read_only:
-            _lock_file(stack, path, now)
-            writer.repair_last_line(path)
-        past = read_history(path, read_only=read_only)
-        header = past.last or head
-        for name in filter(checks.check_name, (header.name, *header.accounts)):
-            # No manifest can have it, and names become those of files.
-            raise LedgerError(
-                f"{path}: the run line names {name!r}, which is not allowed: the file was edited"
-            )
-        settings, accounts = recorded_settings(options, header.settings), recorded_accounts(path, header)
-        wanted = with_recorded_quotas(path, options, settings)
-        targets = resolve_targets(accounts, wanted, profiles.endpoints, head.endpoint)
-        if not read_only:
-            _lock_accounts(stack, header.name, targets, options, now)
-        check_ledger_fits(past, path, header.name, targets, options.run_id)
-        header = structs.replace(header, command="retry", endpoint=targets.endpoint, settings=settings)
-        header = structs.replace(header, version=None, discovered_sha256=None, unrecorded_since=None)
-        yield RetriedLedger(options, path, targets, past, header)
 
 
 def reminder_files(name: str, targets: Targets, options: Options) -> dict[str, Path]:
@@ -219,11 +201,14 @@ def read_history(path: Path, *, read_only: bool, shared_keys: Mapping[bytes, byt
     return reader.history_of(path, live=live, checked=True, shared_keys=shared_keys)
 
 
-def check_ledger_fits(past: History, path: Path, name: str, targets: Targets, run_id: str | None) -> None:
-    """Refuse a ledger that means something else than this invocation."""
+def check_ledger_fits(past: History, path: Path, name: str, targets: Targets, options: Options) -> list[str]:
+    """Refuse a ledger that means something else than this invocation; returns warnings.
+
+    Rows are looked up before they are sent if the ledger is shorter than this machine left it.
+    """
     if past.first is None or past.last is None:
-        return
-    found, way_out = past.first, "name another with --ledger"
+        return []
+    found, run_id, way_out = past.first, options.run_id, "name another with --ledger"
     if found.name != name:
         raise LedgerError(f"{path}: belongs to manifest {found.name!r}, not {name!r}; {way_out}")
     if found.endpoint != targets.endpoint:
@@ -238,24 +223,17 @@ def check_ledger_fits(past: History, path: Path, name: str, targets: Targets, ru
         if known is not None and changed and reader.names_rows(path, account.name):
             was = ", ".join(f"{key} {known.get(key) or 'none'}" for key in values)
             raise LedgerError(f"{path}: account {account.name!r} has other settings there ({was}); {way_out}")
-
-
-def note_if_older(past: History, path: Path, name: str, targets: Targets, options: Options) -> list[str]:
-    """Have rows looked up before they are sent if the ledger is shorter than this machine left it; warns."""
-    if past.first is None:
-        return []
     reminders = reminder_files(name, targets, options).values()
-    known = max((open_runs.length(file, past.first.run_id) for file in reminders), default=0)
-    if path.stat().st_size >= known:
+    if path.stat().st_size >= max((open_runs.length(file, found.run_id) for file in reminders), default=0):
         return []
-    past.unrecorded_since = min(past.unrecorded_since or past.first.started_at, past.first.started_at)
+    past.unrecorded_since = min(past.unrecorded_since or found.started_at, found.started_at)
     what = "is shorter than this machine left it (an older copy, or repaired)"
     return [f"{path}: {what}: rows without a result are looked up before they are sent"]
 
 
-async def discover_pairs(locked: LockedLedger, environment: Environment) -> Manifest:
+async def discover_pairs(manifest: Manifest, locked: LockedLedger, environment: Environment) -> Manifest:
     """The manifest with what its `discover:` has found; the first run searches, before its first call."""
-    manifest, targets, began = locked.manifest, locked.targets, locked.began
+    targets, began = locked.targets, locked.began
     warnings: list[str] = []
     if manifest.discover and not (began and began.discovered_sha256):
         filters = [one for one in manifest.discover if one.account in targets.accounts]
@@ -264,30 +242,30 @@ async def discover_pairs(locked: LockedLedger, environment: Environment) -> Mani
             warnings = report.warnings
             with output.replaced(paths.discovered_file(locked.path), mode=0o600) as file:
                 file.writelines(output.by_line(search.pairs(), full=True))
-    found = load_discovered(locked)
+    found = load_discovered(manifest, locked)
     found.warnings.extend(warnings)
     return found
 
 
-def load_discovered(locked: LockedLedger) -> Manifest:
+def load_discovered(manifest: Manifest, locked: LockedLedger) -> Manifest:
     """The manifest with what was found for its ledger, which must be as it was."""
-    began = locked.began
+    began, targets = locked.began, locked.targets
     known = began.discovered_sha256 if began else None
     path = paths.discovered_file(locked.path)
-    if not (known or (path.exists() and locked.manifest.discover)):
-        return locked.manifest
+    if not (known or (path.exists() and manifest.discover)):
+        return manifest
     way_out = f"it holds rows of {locked.path}; put it back, or name another --ledger"
     if not path.exists():
         raise LedgerError(f"{path}: is missing: {way_out}")
     # A selection may be of tags: the first run line has the accounts that it meant then.
-    searched = began.accounts if began and began.settings.get("accounts") else locked.targets.accounts
-    wanted = {one.account for one in locked.manifest.discover} & set(locked.targets.accounts)
+    searched = began.accounts if began and began.settings.get("accounts") else targets.accounts
+    wanted = {one.account for one in manifest.discover} & set(targets.accounts)
     if missed := sorted(wanted.difference(searched)):
         raise LedgerError(
             f"{locked.path}: was begun without account {missed[0]!r}, so the rows that discover: finds "
             "for it are not known; give the same --accounts, or name another --ledger"
         )
-    manifest = load(locked.manifest.path, path)
-    if known not in {None, manifest.found_sha256}:
+    found = load(manifest.path, path)
+    if known not in {None, found.found_sha256}:
         raise LedgerError(f"{path}: was changed: {way_out}")
-    return manifest
+    return found

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -10,13 +11,18 @@ from batch_snapshot import interrupts
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.engine.pool import Engine
 from batch_snapshot.engine.run_state import RunState
-from batch_snapshot.errors import StorageError
+from batch_snapshot.errors import LedgerError, StorageError
 from batch_snapshot.jobs.job import Job
+from batch_snapshot.ledger import history, reader
+from batch_snapshot.reporting import next_steps
 from batch_snapshot.reporting.progress import RunView
 from batch_snapshot.reporting.stats import RunStats
 from batch_snapshot.reporting.status import find_examples
 from batch_snapshot.reporting.summary import Summary, exit_code
 from batch_snapshot.text import plural
+
+#: Vanished rows that the summary names.
+NAMED_ROWS = 20
 
 
 def decide_outcome(engine: RunState, stats: RunStats) -> str:
@@ -66,7 +72,7 @@ def summarize(
     reads: Mapping[str, int] = MappingProxyType({}),
 ) -> Summary:
     """The summary of a run; without `view` there was nothing to do. `reads` were made to leave rows out."""
-    engine = view.state if view else None
+    engine, path = view.state if view else None, str(job.path)
     accounts = engine.accounts.values() if engine else ()
     stops = [engine.stop, *(account.stop for account in accounts)] if engine else []
     completed = outcome == "completed"
@@ -78,6 +84,10 @@ def summarize(
         today = f"today's ledger ({job.todays_ledger}) has not begun"
         done = f"{job.path}, of another day, is finished now; {today}: run the same command again for it"
         warnings = [*warnings, done if completed else f"{today}: the same command finishes {job.path} first"]
+    rest, same = job.rest_command, job.options.command_line if job.header.command == "run" else None
+    vanished: Sequence[str] = ()
+    with suppress(LedgerError):  # they take too long to read before the first call
+        vanished = history.row_names(reader.lines(job.path), job.vanished_keys, NAMED_ROWS)
     return Summary(
         counts=stats.counts,
         failures=failures,
@@ -86,15 +96,15 @@ def summarize(
         name=job.header.name,
         command=job.header.command,
         endpoint=job.endpoint,
-        ledger=str(job.path),
+        ledger=path,
         run_id=job.header.run_id,
         elapsed_s=view.elapsed if view else 0.0,
         accounts={one.name: stats.account_summary(one) for one in accounts},
         reasons=[stop.reason for stop in stops if stop],
         vanished=len(job.vanished_keys),
-        vanished_rows=job.vanished_rows,
+        vanished_rows=vanished,
         warnings=warnings,
-        run_again=job.rest_command if completed else job.same_command or job.rest_command,
+        run_again=rest if completed else next_steps.pinned(same, path) or rest,
         todays_command=job.options.command_line if completed and job.todays_ledger else None,
         settings=job.header.settings,
         reads=reads,

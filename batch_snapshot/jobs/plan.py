@@ -58,19 +58,16 @@ def resumed(
 ) -> Iterator[Request | None]:
     """The requests of `run`: rows without a result or in doubt; None stands for a row that is not sent."""
     for row in rows:
-        key = row.key
-        if key in history.succeeded or not _wanted(row, accounts) or history.is_skipped(key):
-            yield None
-            continue
+        key, wanted = row.key, accounts is None or row.account in accounts
         past = history.unfinished.get(key)
-        if past is None:
-            yield _first(row, client_token(run_id, row, 0), 0, history.unrecorded_since)
-        elif past.status is Status.FAILED:
+        if key in history.succeeded or not wanted or history.is_skipped(key):
             yield None
+        elif past is None:
+            yield _first(row, client_token(run_id, row, 0), 0, history.unrecorded_since)
         elif past.status is None:
             yield _first(row, past.client_token, past.generation, history.unrecorded_since)
         else:
-            yield _again(row, past)
+            yield None if past.status is Status.FAILED else _again(row, past)
 
 
 def retried(
@@ -82,7 +79,7 @@ def retried(
 ) -> Iterator[Request | None]:
     """The requests of `retry`, from the ledger alone; see `History.unrecorded_since`."""
     for row, past in pasts:
-        if not (selection.takes(past) and _wanted(row, accounts)):
+        if not selection.takes(past) or not (accounts is None or row.account in accounts):
             yield None
         elif past.ambiguous:
             yield _again(row, past)
@@ -96,14 +93,9 @@ def _first(row: Row, token: str, generation: int, unrecorded_since: datetime | N
     return Request(row, token, generation, unrecorded_since is not None, unrecorded_since)
 
 
-def _wanted(row: Row, accounts: Container[str] | None) -> bool:
-    return accounts is None or row.account in accounts
-
-
 def _again(row: Row, past: RowState) -> Request:
-    return Request(
-        row, past.client_token, past.generation, past.ambiguous, past.first_sent_at, past.clock_skew
-    )
+    token, sent = past.client_token, past.first_sent_at
+    return Request(row, token, past.generation, past.ambiguous, sent, past.clock_skew)
 
 
 def limited(requests: Iterable[Request | None], limit: int | None) -> Iterator[Request | None]:

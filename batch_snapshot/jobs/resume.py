@@ -20,32 +20,31 @@ from batch_snapshot.text import plural
 NAMED_LEDGERS = 3
 
 
-def choose_ledger(name: str, options: Options, now: datetime) -> tuple[Path, list[str]]:
-    """Today's ledger, or with {date} in its name one of another day that is not finished; and warnings.
+def choose_ledger(name: str, options: Options, now: datetime) -> tuple[Path, Path, list[str]]:
+    """Today's ledger, or with {date} in its name one of another day that is not finished; today's; warnings.
 
     Today's comes first if it exists and is not finished. Then one that was deferred, whatever its age, and
     of several the oldest: its run printed that the same command resumes it. Then a young one, unless today's
     exists. Files that are no ledgers are ignored.
     """
     pattern = paths.ledger_pattern(options.ledger, simulated=options.simulate)
-    today = todays_ledger(name, options, now)
+    today = paths.ledger_path(pattern, name, now)
     warnings: list[str] = []
     if options.simulate and options.ledger:
         given = paths.ledger_path(options.ledger, name, now)
+        if _is_simulated_ledger(given):
+            return given, given, warnings
         if given != today:
             warnings.append(f"--ledger {given}: this is a simulated run, so its ledger is {today}")
-        elif _is_simulated_ledger(given):
-            return given, warnings
     unfinished = _unfinished(paths.dated_ledgers(pattern, name), name, now, options, warnings)
     deferred = [one for one in unfinished if one.deferred]
     if deferred and not any(one.path == today for one in unfinished):
-        return deferred[-1].path, warnings
+        return deferred[-1].path, today, warnings
     if files.exists(today):
-        return today, warnings
-    young = next((one for one in unfinished if one.young), None)
-    if young:
-        return young.path, warnings
-    return today, [*warnings, *_abandoned_warnings(unfinished)]
+        return today, today, warnings
+    if young := next((one for one in unfinished if one.young), None):
+        return young.path, today, warnings
+    return today, today, [*warnings, *_abandoned_warnings(unfinished)]
 
 
 def _is_simulated_ledger(path: Path) -> bool:
@@ -74,10 +73,9 @@ def newest_ledger(pattern: str, options: Options) -> tuple[Path | None, list[str
             return path, warnings  # `retry` says what is wrong with it
         if head is None or head.endpoint == endpoint:
             return path, warnings
-        if head.endpoint == SIMULATOR:
-            way_out = "; --simulate takes it"
-        else:
-            way_out = f"; --endpoint-url {head.endpoint} takes it" if "://" in head.endpoint else ""
+        flag = f"--endpoint-url {head.endpoint}" if "://" in head.endpoint else ""
+        flag = "--simulate" if head.endpoint == SIMULATOR else flag
+        way_out = f"; {flag} takes it" if flag else ""
         warnings.append(f"ignored: {path} was written against {head.endpoint}, not {endpoint}{way_out}")
     return None, warnings
 
@@ -112,14 +110,6 @@ def resumable(path: Path, now: datetime, within: float = RESUME_WITHIN) -> bool:
     """Whether `run` resumes a dated ledger: it was deferred, or is young and not finished."""
     ledger = unfinished_ledger(path, now, within)
     return ledger is not None and (ledger.deferred or ledger.young)
-
-
-def todays_ledger(name: str, options: Options, now: datetime) -> Path:
-    if options.simulate and options.ledger:
-        given = paths.ledger_path(options.ledger, name, now)
-        if _is_simulated_ledger(given):
-            return given
-    return paths.ledger_path(paths.ledger_pattern(options.ledger, simulated=options.simulate), name, now)
 
 
 def _unfinished(

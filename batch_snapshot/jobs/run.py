@@ -33,13 +33,12 @@ from batch_snapshot.engine.seams import Seams
 from batch_snapshot.errors import InputError, ManifestError, StorageError, install_command
 from batch_snapshot.jobs import identity_check, outcome, plan
 from batch_snapshot.jobs.control import Controller
-from batch_snapshot.jobs.job import Job, open_retry, open_run
+from batch_snapshot.jobs.job import Job, Selecting, open_retry, open_run
 from batch_snapshot.jobs.locked import discover_pairs, load_discovered, lock_ledger, lock_retried_ledger
 from batch_snapshot.jobs.preview import Preview, preview_job
 from batch_snapshot.jobs.recorder import Recorder
 from batch_snapshot.jobs.skipping import SkipFilter, prepare_skipping, skip_rows
 from batch_snapshot.ledger import writer
-from batch_snapshot.ledger.history import History
 from batch_snapshot.manifest import LoadOptions, Manifest, load
 from batch_snapshot.models import Account, Outcome, Request
 from batch_snapshot.ratelimit.windows import CallLog, Machine, windows
@@ -49,7 +48,6 @@ from batch_snapshot.reporting.summary import Summary
 if TYPE_CHECKING:
     from batch_snapshot.cluster.dask_client import Workers  # may not be installed
 
-Selecting = Callable[[History], plan.Selection] | plan.Selection
 Callers = Union[Clients, "Workers"]
 
 #: Rows looked at between two turns of everything else.
@@ -106,9 +104,10 @@ async def run(path: Path | str, options: Options | None = None, hooks: Hooks | N
         StorageError: a lock is held, or the ledger cannot be written; no call follows the failure.
     """
     options, hooks = options or Options(), hooks or Hooks()
-    with lock_ledger(_manifest(path, options), options, hooks.now()) as locked:
+    loaded = _manifest(path, options)
+    with lock_ledger(loaded, options, hooks.now()) as locked:
         environment = Environment(now=hooks.now, rng=hooks.rng, clock=anyio.current_time)
-        manifest = await discover_pairs(locked, environment)
+        manifest = await discover_pairs(loaded, locked, environment)
         return await _carry_out(open_run(locked, manifest), hooks)
 
 
@@ -118,8 +117,9 @@ def _manifest(path: Path | str, options: Options) -> Manifest:
 
 def dry_run(path: Path, options: Options, now: Callable[[], datetime] = utc_now) -> Preview:
     """Show what `run` would do; nothing is called or written."""
-    with lock_ledger(_manifest(path, options), options, now(), read_only=True) as locked:
-        return _preview(open_run(locked, load_discovered(locked)), now())
+    loaded = _manifest(path, options)
+    with lock_ledger(loaded, options, now(), read_only=True) as locked:
+        return _preview(open_run(locked, load_discovered(loaded, locked)), now())
 
 
 async def retry(
@@ -135,12 +135,12 @@ async def retry(
     """
     options, hooks = options or Options(), hooks or Hooks()
     with lock_retried_ledger(Path(path), options, hooks.now()) as locked:
-        return await _carry_out(open_retry(locked, selection), hooks)
+        return await _carry_out(open_retry(*locked, selection), hooks)
 
 
 def dry_retry(path: Path, selection: Selecting | None, options: Options) -> Preview:
     with lock_retried_ledger(path, options, utc_now(), read_only=True) as locked:
-        return _preview(open_retry(locked, selection), utc_now())
+        return _preview(open_retry(*locked, selection), utc_now())
 
 
 def _preview(job: Job, now: datetime) -> Preview:

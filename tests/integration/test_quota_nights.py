@@ -161,8 +161,8 @@ def test_a_ledger_stays_deferred_until_it_is_finished_or_stopped(ends, resumes):
     later = DAY + timedelta(days=9)
     assert resume.resumable(path, later) is resumes
     assert resume.resumable(path, DAY) is True
-    chosen, warnings = resume.choose_ledger("trial", Options(ledger=PATTERN), later)
-    assert chosen == (path if resumes else ledger_of(10))
+    chosen, today, warnings = resume.choose_ledger("trial", Options(ledger=PATTERN), later)
+    assert (chosen, today) == (path if resumes else ledger_of(10), ledger_of(10))
     if resumes or ends[-1] == "completed":
         assert warnings == []
     else:
@@ -172,7 +172,7 @@ def test_a_ledger_stays_deferred_until_it_is_finished_or_stopped(ends, resumes):
         assert f"batch-snapshot run /srv/trial.yaml --ledger {path}" in warning
         # Once today's ledger exists, the warning has been given.
         rewriting.write(chosen, b"")
-        assert resume.choose_ledger("trial", Options(ledger=PATTERN), later) == (chosen, [])
+        assert resume.choose_ledger("trial", Options(ledger=PATTERN), later) == (chosen, chosen, [])
 
 
 @pytest.mark.parametrize(
@@ -219,13 +219,13 @@ def test_a_finished_ledger_is_recognised_by_its_last_line_alone():
     ledger = LedgerBuilder(rows=1, name="trial", began=DAY, counts={"succeeded": 1}).begin().end("deferred")
     ledger.lines.insert(1, b"damage\n")
     ledger.write(path)
-    assert resume.choose_ledger("trial", Options(ledger=PATTERN), DAY) == (path, [])
+    assert resume.choose_ledger("trial", Options(ledger=PATTERN), DAY) == (path, path, [])
     assert not resume.resumable(path, DAY)
     # Here all of its end lines count, and one of them is damaged.
     ledger = LedgerBuilder(rows=1, name="trial", began=DAY, counts={"unattempted": 1}).begin().end("deferred")
     ledger.lines[1] = b'{"type":"end"\n'
     ledger.begin().end("interrupted").write(path)
-    chosen, [warning] = resume.choose_ledger("trial", Options(ledger=PATTERN), DAY + timedelta(days=1))
+    chosen, _, [warning] = resume.choose_ledger("trial", Options(ledger=PATTERN), DAY + timedelta(days=1))
     assert chosen == ledger_of(2)
     assert warning.startswith(f"ignored: {path}:2: not JSON")
     with pytest.raises(LedgerError, match=r"--repair"):
@@ -237,7 +237,7 @@ def test_of_many_old_ledgers_three_are_named():
     for day in range(1, 7):
         ledger = LedgerBuilder(rows=3, name="trial", began=DAY, counts={"unattempted": day})
         ledger.begin(accounts={"main": {}}).end("interrupted").write(ledger_of(day))
-    _, warnings = resume.choose_ledger("trial", Options(ledger=PATTERN), DAY + timedelta(days=20))
+    _, _, warnings = resume.choose_ledger("trial", Options(ledger=PATTERN), DAY + timedelta(days=20))
     assert [text.partition(":")[0] for text in warnings[:3]] == [str(ledger_of(day)) for day in (6, 5, 4)]
     assert warnings[3:] == ["3 older ledgers not finished either"]
 

@@ -18,4 +18,4 @@ def run_job(manifest, options, now, **more) -> Iterator[Job]:
 def retry_job(ledger, options, now, selection=None) -> Iterator[Job]:
     """Hold the locks of a retry of the ledger for as long as the block lasts."""
     with lock_retried_ledger(ledger, options, now) as locked:
-        yield open_retry(locked, selection)
+        yield open_retry(*locked, selection)
