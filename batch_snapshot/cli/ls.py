@@ -1,8 +1,7 @@
 """`ls`: the ledgers of a folder."""
 
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,12 +11,8 @@ from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 from batch_snapshot.text import UNITS, timestamp
 
-if TYPE_CHECKING:
-    from batch_snapshot.reporting.status import ListedLedger
-
 _HEAD = ("AGE", "OUTCOME", "ROWS", "SUCCEEDED", "FAILED", "IN DOUBT", "LEFT", "NAME", "LEDGER")
 _STATES = ("succeeded", "failed", "in_doubt", "unattempted")
-_RIGHT = range(2, 7)
 
 
 @options.command("""
@@ -41,34 +36,21 @@ def ls_command(folder: Path | None) -> int:
     else:
         terminal.warn([f"{folder}: there is no such folder yet; runs make it, or name another one"])
     now = utc_now()
-    return terminal.print_outcome(
-        lambda: {"folder": str(folder), "ledgers": [_as_json(one, now) for one in ledgers]},
-        lambda: _as_text(ledgers, now) if ledgers else f"{folder}: no ledgers",
-    )
-
-
-def _as_json(one: "ListedLedger", now: datetime) -> dict[str, Any]:
-    age = round(max(0.0, (now - one.changed_at).total_seconds()))
-    times = {"started_at": timestamp(one.started_at), "changed_at": timestamp(one.changed_at), "age_s": age}
-    return one._asdict() | {"ledger": str(one.ledger)} | times
-
-
-def _as_text(ledgers: "list[ListedLedger]", now: datetime) -> str:
-    table = [_HEAD, *(_cells(one, now) for one in ledgers)]
+    found: list[dict[str, Any]] = []
+    table: list[tuple[str, ...]] = [_HEAD]
+    for one in ledgers:
+        age = max(0.0, (now - one.changed_at).total_seconds())
+        times = {"started_at": timestamp(one.started_at), "changed_at": timestamp(one.changed_at)}
+        found.append({**one._asdict(), "ledger": str(one.ledger), **times, "age_s": round(age)})
+        unit = next((name for name in ("d", "h", "m") if age >= UNITS[name]), "s")
+        counts = [sum(one.counts.values()), *(one.counts.get(state, 0) for state in _STATES)]
+        numbers = [f"{number:,}" if one.counts else "?" for number in counts]
+        table.append((f"{age // UNITS[unit]:,.0f}{unit}", one.result, *numbers, one.name, str(one.ledger)))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if column in _RIGHT else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
+    # Numbers, from ROWS to LEFT, stand to the right.
+    lines = [
+        "  ".join(f"{cell:{'>' if 1 < place < 7 else ''}{widths[place]}}" for place, cell in enumerate(row))
         for row in table
-    )
-
-
-def _cells(one: "ListedLedger", now: datetime) -> tuple[str, ...]:
-    # The age is in its largest unit, such as 3h.
-    age = max(0, int((now - one.changed_at).total_seconds()))
-    unit = next((name for name in ("d", "h", "m") if age >= UNITS[name]), "s")
-    counts = [sum(one.counts.values()), *(one.counts.get(state, 0) for state in _STATES)]
-    numbers = [f"{number:,}" if one.counts else "?" for number in counts]
-    return f"{age // UNITS[unit]:,}{unit}", one.result, *numbers, one.name, str(one.ledger)
+    ]
+    text = "\n".join(line.rstrip() for line in lines) if ledgers else f"{folder}: no ledgers"
+    return terminal.print_outcome(lambda: {"folder": str(folder), "ledgers": found}, lambda: text)

@@ -1,16 +1,11 @@
 """`prune`: remove old ledgers."""
 
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from batch_snapshot.cli import options, params, terminal
 from batch_snapshot.clock import utc_now
-
-if TYPE_CHECKING:
-    from batch_snapshot.ledger.prune import Pruned
 
 
 @options.command(
@@ -37,21 +32,15 @@ def prune_command(folder: Path, keep: int, *, dry_run: bool) -> None:
     else:
         terminal.warn([f"{folder}: there is no such folder yet: nothing to prune"])
         pruned = prune.Pruned()
-    terminal.print_result(partial(_as_json, dry_run=dry_run), partial(_as_text, dry_run=dry_run), pruned)
-
-
-def _as_json(pruned: "Pruned", *, dry_run: bool) -> dict[str, Any]:
-    return {
+    found = {
         "removed": list(map(str, pruned.removed)),
         "kept": [{"ledger": str(path), "reason": reason} for path, reason in pruned.kept],
         "newest": pruned.newest,
         "dry_run": dry_run,
     }
-
-
-def _as_text(pruned: "Pruned", *, dry_run: bool) -> str:
     removed = "would be removed" if dry_run else "removed"
     lines = [f"{path}: {removed}" for path in pruned.removed]
     lines += [f"{path}: kept: {reason.removeprefix(f'{path}: ')}" for path, reason in pruned.kept]
     sums = f"{len(pruned.removed):,} {removed}, {len(pruned.kept):,} kept for a reason"
-    return "\n".join([*lines, f"{sums}, {pruned.newest:,} among the newest"])
+    lines.append(f"{sums}, {pruned.newest:,} among the newest")
+    terminal.print_result(lambda: found, lambda: "\n".join(lines))

@@ -1,13 +1,10 @@
 """`validate`: check a manifest offline."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batch_snapshot.cli import options, terminal
 from batch_snapshot.text import plural
-
-if TYPE_CHECKING:
-    from batch_snapshot.manifest import Manifest
 
 
 @options.command("""
@@ -25,34 +22,29 @@ def validate_command(manifest: Path, **given: Any) -> None:
     from batch_snapshot.manifest import LoadOptions, load
     from batch_snapshot.ratelimit import forecast, windows
 
-    loaded = load(manifest, options=LoadOptions(given["name"], given["catalog"], given["all_problems"]))
+    found = load(manifest, options=LoadOptions(given["name"], given["catalog"], given["all_problems"]))
     # Accounts whose daily quota is smaller than their rows.
-    rows = {name: number for name, number in loaded.rows_by_account.items() if name in loaded.accounts}
-    a_day = {name: windows.calls_a_day(loaded.accounts[name].quota) for name in rows}
-    warnings = [*loaded.warnings, *forecast.days_needed(rows, a_day)]
-    count = loaded.warning_count + len(warnings) - len(loaded.warnings)
+    rows = {name: number for name, number in found.rows_by_account.items() if name in found.accounts}
+    days = forecast.days_needed(
+        rows, {name: windows.calls_a_day(found.accounts[name].quota) for name in rows}
+    )
+    warnings, count = [*found.warnings, *days], found.warning_count + len(days)
     terminal.warn(warnings, count)
-    terminal.print_result(lambda: _as_json(loaded, warnings, count), lambda: _as_text(loaded, manifest))
-
-
-def _as_json(manifest: "Manifest", warnings: list[str], count: int) -> dict[str, object]:
-    found = {"discover": [one.as_dict() for one in manifest.discover]} if manifest.discover else {}
-    return {
+    as_json = {
         "valid": True,
-        "name": manifest.name,
-        "rows": manifest.rows,
-        "rows_by_account": manifest.rows_by_account,
-        "catalogs": sorted(manifest.catalogs),
-        "sha256": manifest.sha256,
+        "name": found.name,
+        "rows": found.rows,
+        "rows_by_account": found.rows_by_account,
+        "catalogs": sorted(found.catalogs),
+        "sha256": found.sha256,
         "warnings": warnings,
         "warning_count": count,
-        **found,
+        **({"discover": [one.as_dict() for one in found.discover]} if found.discover else {}),
     }
-
-
-def _as_text(manifest: "Manifest", path: Path) -> str:
-    accounts = ", ".join(f"{name} ({number:,})" for name, number in manifest.rows_by_account.items())
-    catalogs = ", ".join(sorted(manifest.catalogs | {one.catalog for one in manifest.discover}))
-    more = ", and those that discover: finds when it is run" if manifest.discover else ""
-    text = f"{path}: valid: {plural(manifest.rows, 'row')}{more}, catalog {catalogs}"
-    return f"{text}\naccounts: {accounts}" if accounts else text
+    catalogs = ", ".join(sorted(found.catalogs | {one.catalog for one in found.discover}))
+    more = ", and those that discover: finds when it is run" if found.discover else ""
+    text = f"{manifest}: valid: {plural(found.rows, 'row')}{more}, catalog {catalogs}"
+    if found.rows_by_account:
+        accounts = (f"{name} ({number:,})" for name, number in found.rows_by_account.items())
+        text += f"\naccounts: {', '.join(accounts)}"
+    terminal.print_result(lambda: as_json, lambda: text)
