@@ -39,10 +39,16 @@ class Option(click.Option):
     """An option of a section; its value may come from $BATCH_SNAPSHOT_{COMMAND}_{OPTION}."""
 
     section = SECTIONS[0]
+    #: Whether it may stand without a value. One follows an equals sign: the next word is never taken for it.
+    bare = False
 
     def get_help_extra(self, ctx: click.Context) -> Any:
         """Without ranges, which say little (x>=1); a wrong number is told its range."""
         return {name: text for name, text in super().get_help_extra(ctx).items() if name != "range"}
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        flags, words = super().get_help_record(ctx) or ("", "")
+        return flags.replace(" [=", "[="), words  # no blank before a value that may be left out
 
     def variable(self, ctx: click.Context) -> str:
         flag = next(name for name in self.opts if name.startswith("--"))
@@ -60,14 +66,6 @@ class Option(click.Option):
             text = plain(error.message if isinstance(error, click.BadParameter) else str(error))
             given = self.envvar if isinstance(self.envvar, str) and os.environ.get(self.envvar) else None
             raise InputError(f"${given or self.variable(ctx)}: {text}") from None
-
-
-class OptionalValueOption(Option):
-    """May stand without a value. A value follows an equals sign: the next word is never taken for it."""
-
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        flags, words = super().get_help_record(ctx) or ("", "")
-        return flags.replace(" [=", "[="), words
 
 
 def page_option(*flags: str, page: Callable[[click.Context], str]) -> click.Option:
@@ -109,8 +107,7 @@ class SectionedCommand(click.Command):
 
     @property
     def bare_flags(self) -> set[str]:
-        """Those that may stand without a value."""
-        return {flag for one in self.options if isinstance(one, OptionalValueOption) for flag in one.opts}
+        return {flag for one in self.options if one.bare for flag in one.opts}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.ensure_object(terminal.Reporter).interrupt_note = self.interrupt_note

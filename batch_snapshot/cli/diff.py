@@ -7,7 +7,7 @@ import click
 from click.core import ParameterSource
 
 from batch_snapshot import files
-from batch_snapshot.cli import invocation, options, params, terminal
+from batch_snapshot.cli import options, params, terminal
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 
@@ -24,11 +24,11 @@ from batch_snapshot.errors import InputError
     --exports=FOLDER  Where the exports of ledgers are kept, and what they lack is fetched to.
     --fields --format
     """,
+    options.reading,
     exports={"default": "exports"},
 )
 @click.argument("before", type=params.FILE)
 @click.argument("after", type=params.FILE)
-@options.reading
 def diff_command(before: Path, after: Path, *, payload: bool, **given: Any) -> int:
     """Show what differs between two nights: the ledgers BEFORE and AFTER. Nothing is called.
 
@@ -49,6 +49,7 @@ def diff_command(before: Path, after: Path, *, payload: bool, **given: Any) -> i
 
 
 def _diff_payloads(paths: list[Path], given: dict[str, Any]) -> int:
+    from batch_snapshot.cli import invocation
     from batch_snapshot.export import diff, fetch
     from batch_snapshot.ledger import reader
     from batch_snapshot.reporting import report

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batch_snapshot.cli import invocation, options, terminal
+from batch_snapshot.cli import options, terminal
 from batch_snapshot.errors import InputError
 from batch_snapshot.operations import SNAPSHOT, SOURCES
 
@@ -35,17 +35,18 @@ if TYPE_CHECKING:
     --changed-since=TIME    Only opportunities modified since (2026-01-31, or a span: 36h).
     --format
     """,
+    options.reading,
     interrupt_note=": what was found is kept, and the same command continues",
     catalog={"required": True},
     sources={"multiple": True},
     changed_since={"type": str},
 )
-@options.reading
 def discover_command(output: Path | None, update: Path | None, name: str | None, **given: Any) -> int:
     """Make a manifest out of the service's own lists.
 
     The same command resumes a search that was interrupted.
     """
+    from batch_snapshot.cli import invocation
     from batch_snapshot.discovery import output as results
     from batch_snapshot.discovery.discover import discover
     from batch_snapshot.discovery.update import update as update_manifest

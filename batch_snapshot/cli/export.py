@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from batch_snapshot.cli import invocation, options, params, terminal
+from batch_snapshot.cli import options, params, terminal
 
 
 @options.command(
@@ -19,11 +19,11 @@ from batch_snapshot.cli import invocation, options, params, terminal
                             its ending.
     --fields --summary
     """,
+    options.reading,
     interrupt_note=": what was fetched is kept, and the same command continues",
     output={"required": True},
 )
 @click.argument("ledgers", type=params.LEDGER, nargs=-1, required=True)
-@options.reading
 def export_command(ledgers: tuple[Path, ...], output: Path, kind: str | None, **given: Any) -> int:
     """Fetch what the snapshots in LEDGERS say: one record for each row that succeeded.
 
@@ -31,6 +31,7 @@ def export_command(ledgers: tuple[Path, ...], output: Path, kind: str | None, **
     file beside them, which is kept. Files are readable by you alone. Exit code 1 if a snapshot is missing
     or cannot be read.
     """
+    from batch_snapshot.cli import invocation
     from batch_snapshot.export import fetch
 
     done = invocation.read(

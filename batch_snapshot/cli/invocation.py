@@ -1,4 +1,7 @@
-"""What commands share that call the service: options and hooks from flags, progress, and the result."""
+"""What commands share that call the service: options and hooks from flags, progress, and the result.
+
+Commands import it when they are carried out: it brings all that a run needs.
+"""
 
 import re
 import shlex
@@ -10,29 +13,30 @@ from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import fields, replace
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+import anyio
 import click
 from click.core import ParameterSource
 
 from batch_snapshot import models
-from batch_snapshot.cli import options, terminal, watch
+from batch_snapshot.cli import simulate, terminal, watch
 from batch_snapshot.cli.notify import Notifiers
 from batch_snapshot.config.options import LONGEST_BUDGET, SHORTEST_BUDGET, ClusterOptions, Options, Settings
+from batch_snapshot.discovery.readers import Environment
 from batch_snapshot.errors import SAME_COMMAND, BatchSnapshotError, InputError
+from batch_snapshot.failures.retry import NO_LIMIT, FailureLimit
+from batch_snapshot.jobs import preview
+from batch_snapshot.jobs.preview import Preview
+from batch_snapshot.jobs.run import Hooks
 from batch_snapshot.models import Outcome
-
-if TYPE_CHECKING:
-    from batch_snapshot.discovery.readers import Environment
-    from batch_snapshot.jobs.preview import Preview
-    from batch_snapshot.jobs.run import Hooks
-    from batch_snapshot.reporting.progress import RunView
-    from batch_snapshot.reporting.summary import Summary
+from batch_snapshot.reporting import progress, summary
+from batch_snapshot.reporting.progress import RunView
+from batch_snapshot.reporting.summary import Summary
 
 T = TypeVar("T")
 
-#: After "interrupted (SIGINT)": before the first row, and after the last.
-NOTHING_SENT = ": nothing was sent; the same command starts again"
+#: After "interrupted (SIGINT)", once the rows are sent.
 OVER = ": the run itself was over; `batch-snapshot status` on its ledger shows the result"
 
 #: Flags that a command to run next leaves out, with their values.
@@ -44,16 +48,22 @@ _SPELLED = {"ledger", "name", "catalog", "simulate", "endpoint_url", "simulator_
 
 
 def options_of(given: dict[str, Any]) -> Options:
-    from batch_snapshot.failures.retry import NO_LIMIT, FailureLimit
-
-    limit = given["max_failures"]
-    same = {field.name: given[field.name] for field in fields(Settings) if field.name in given}
-    return options.options_of(
-        given,
-        cluster=_cluster(given["engine"], given["scheduler"], given["workers"], given["budget"]),
-        engine=Settings(**same, failure_limit=FailureLimit.parse(limit) if limit else NO_LIMIT),
-        command_line=_command_line(),
-    )
+    """The options that flags mean: each has the value of the flag of its name."""
+    same = {one.name: given[one.name] for one in fields(Options) if given.get(one.name) is not None}
+    if "engine" in given:  # of a command that sends rows
+        limit = given["max_failures"]
+        settings = {one.name: given[one.name] for one in fields(Settings) if one.name in given}
+        same |= {
+            "cluster": _cluster(given["engine"], given["scheduler"], given["workers"], given["budget"]),
+            "engine": Settings(**settings, failure_limit=FailureLimit.parse(limit) if limit else NO_LIMIT),
+            "command_line": _command_line(),
+        }
+    if given["accounts"] == ():
+        raise InputError("--accounts: name at least one account or tag:NAME, or leave it out for all")
+    if (text := given["simulate"]) is not None:
+        same |= {"simulate": True, "simulator_text": text}
+        same["simulator_settings"] = simulate.parse_settings(text)
+    return Options(**same)
 
 
 def _cluster(engine: str, scheduler: str | None, workers: int | None, budget: float) -> ClusterOptions | None:
@@ -66,9 +76,8 @@ def _cluster(engine: str, scheduler: str | None, workers: int | None, budget: fl
         raise InputError(f"--scheduler {scheduler}: give its address, such as tcp://10.0.0.5:8786")
     if not SHORTEST_BUDGET <= budget <= LONGEST_BUDGET:
         raise InputError(f"--budget: give {SHORTEST_BUDGET:g} to {LONGEST_BUDGET:g} seconds")
-    if engine == "local":
-        return None
-    return ClusterOptions(scheduler=scheduler, workers=workers, budget=budget)
+    dask = ClusterOptions(scheduler=scheduler, workers=workers, budget=budget)
+    return dask if engine == "dask" else None
 
 
 def _command_line() -> str:
@@ -100,11 +109,20 @@ def shareable(words: list[str]) -> list[str]:
     return kept
 
 
+# -- commands that send rows ----------------------------------------------------------------------------
+
+
 def carry_out(
-    start: Callable[["Hooks"], Coroutine[Any, Any, "Summary"]], given: dict[str, Any], notifiers: Notifiers
+    given: dict[str, Any],
+    notifiers: Notifiers,
+    start: Callable[[Hooks], Coroutine[Any, Any, Summary]],
+    plan: Callable[[], Preview],
 ) -> int:
+    """Send rows, or with --dry-run show what would be sent; returns the exit code."""
+    if given["dry_run"]:
+        terminal.print_result(preview.as_json, preview.as_text, plan())
+        return 0
     views: list[RunView] = []
-    hooks = _hooks(given, notifiers, views)
     page: AbstractAsyncContextManager[None] = nullcontext()
     if given["control"] and not given["serve"]:
         raise InputError("--control: adds buttons to the page of --serve; give that too")
@@ -117,52 +135,48 @@ def carry_out(
             state_dir=given["state_dir"],
         )
 
-    async def served() -> "Summary":
+    async def served() -> Summary:
         async with page:
-            return await start(hooks)
+            return await start(_hooks(given, notifiers, views))
 
     try:
-        summary = terminal.run(served(), use_uvloop=find_spec("uvloop") is not None)
+        ended = terminal.run(served(), use_uvloop=find_spec("uvloop") is not None)
     except BatchSnapshotError as error:
         if str(error).endswith(SAME_COMMAND):
             error.args = (f"{error}: {_command_line()}",)
         notifiers.run_failed(error)
         raise
     try:
-        code = print_summary(summary)
-        notifiers.run_ended(summary)
+        code = print_summary(ended)
+        notifiers.run_ended(ended)
     except KeyboardInterrupt:
         terminal.log("interrupted while the result was written: the run itself was over", level="warning")
-        return summary.exit_code
+        return ended.exit_code
     return code
 
 
-def _hooks(given: dict[str, Any], notifiers: Notifiers, views: "list[RunView]") -> "Hooks":
+def _hooks(given: dict[str, Any], notifiers: Notifiers, views: list[RunView]) -> Hooks:
     """What shows a run and steers it; `views` gets the view of the run once its rows are sent."""
-    from batch_snapshot.jobs.run import Hooks
-
     ask = not given["yes"] and sys.stdin is not None and sys.stdin.isatty()
+    shown = given["progress"] != "none"
 
-    async def follow(view: "RunView") -> None:
-        import anyio
-
+    async def follow(view: RunView) -> None:
         views.append(view)
         terminal.current_reporter().interrupt_note = OVER
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_show_progress, view, given["progress"], given["progress_interval"])
+            if shown:
+                tasks.start_soon(_show_progress, view, given["progress"], given["progress_interval"])
             tasks.start_soon(notifiers.send_progress, view)
 
-    def confirm(plan: "Preview") -> bool:
+    def confirm(plan: Preview) -> bool:
         """Show the plan; on a terminal, ask before real snapshots are made."""
-        from batch_snapshot.jobs import preview
-
-        show, simulated = given["progress"] != "none", plan.endpoint == models.SIMULATOR
-        if show and simulated:
+        simulated = plan.endpoint == models.SIMULATOR
+        if shown and simulated:
             note_simulator(given["simulate"] or "")
         if ask and "AWS" in plan.catalogs and not simulated:
             terminal.log(preview.as_text(plan))
             return terminal.confirm("Snapshots cannot be deleted and notify the partners. Go on?")
-        if show:
+        if shown:
             terminal.log(preview.brief(plan), event="plan", **preview.as_json(plan))
         return True
 
@@ -178,12 +192,8 @@ def _hooks(given: dict[str, Any], notifiers: Notifiers, views: "list[RunView]") 
     )
 
 
-async def _show_progress(view: "RunView", kind: str, interval: float | None) -> None:
-    from batch_snapshot.reporting import progress
-
+async def _show_progress(view: RunView, kind: str, interval: float | None) -> None:
     as_lines = kind == "lines" or (kind == "auto" and not terminal.can_draw())
-    if kind == "none":
-        return
     if as_lines or terminal.current_reporter().log_format == "json":
         await progress.watch(view, terminal.log_frame, every=interval)
         return
@@ -192,49 +202,33 @@ async def _show_progress(view: "RunView", kind: str, interval: float | None) -> 
 
 
 def _log_outcome(outcome: Outcome) -> None:
-    from batch_snapshot.reporting import progress
-
     error = outcome.error
     terminal.log(
         progress.outcome_line(outcome),
         event="outcome",
-        level="info" if error is None else "warning",
+        level="warning" if error else "info",
         **outcome.request.row._asdict(),
-        status=outcome.status,
-        attempts=outcome.attempts,
-        throttles=outcome.throttles,
-        arn=outcome.arn,
-        revision=outcome.revision,
-        kind=error.kind if error else None,
-        code=error.code if error else None,
+        **{name: getattr(outcome, name) for name in ("status", "attempts", "throttles", "arn", "revision")},
+        kind=error and error.kind,
+        code=error and error.code,
     )
 
 
 def note_simulator(settings: str | None) -> None:
     """Say what is simulated instead of called; None: nothing is."""
     if settings is not None:
-        from batch_snapshot.cli.simulate import parse_settings
         from batch_snapshot.simulator import DEMO
 
-        chosen = replace(DEMO, **parse_settings(settings))
+        chosen = replace(DEMO, **simulate.parse_settings(settings))
         terminal.log(f"simulated: {chosen.describe()}; AWS is not called", event="simulator")
 
 
-def print_summary(ended: "Summary") -> int:
-    from batch_snapshot.reporting import summary
-
+def print_summary(ended: Summary) -> int:
     terminal.warn(ended.warnings)
     if terminal.current_reporter().log_format == "json":
         line = f"{ended.result}: {summary.states(ended.counts)}"
         terminal.log(line, event="summary", exit_code=ended.exit_code, **summary.as_json(ended))
     return terminal.print_outcome(summary.as_json, summary.as_text, ended, exit_code=ended.exit_code)
-
-
-def print_preview(plan: "Preview") -> int:
-    from batch_snapshot.jobs import preview
-
-    terminal.print_result(preview.as_json, preview.as_text, plan)
-    return 0
 
 
 # -- commands that only read from the service -----------------------------------------------------------
@@ -243,13 +237,11 @@ def print_preview(plan: "Preview") -> int:
 LINES_EVERY, REDRAW_EVERY = 5.0, 0.2
 
 
-def read(given: dict[str, Any], work: Callable[[Options, "Environment"], Coroutine[Any, Any, T]]) -> T:
-    from batch_snapshot.discovery.readers import Environment
-
+def read(given: dict[str, Any], work: Callable[[Options, Environment], Coroutine[Any, Any, T]]) -> T:
     note_simulator(given["simulate"] if given["progress"] != "none" else None)
     with _progress(given["progress"]) as show:
         environment = Environment(on_progress=show, warn=lambda text: terminal.warn([text]))
-        return terminal.run(work(options.options_of(given), environment))
+        return terminal.run(work(options_of(given), environment))
 
 
 @contextmanager

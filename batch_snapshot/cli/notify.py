@@ -9,17 +9,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
+
+import anyio
 
 from batch_snapshot import endpoints, interrupts, models
 from batch_snapshot.cli import terminal
+from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import BatchSnapshotError, InputError, file_error
+from batch_snapshot.notify import metrics, notice, sns, webhook
+from batch_snapshot.notify.notice import Notice
 from batch_snapshot.redaction import redacted, redacted_all
-
-if TYPE_CHECKING:
-    from batch_snapshot.notify.notice import Notice
-    from batch_snapshot.reporting.progress import RunView
-    from batch_snapshot.reporting.summary import Summary
+from batch_snapshot.reporting.progress import ProgressMeter, RunView
+from batch_snapshot.reporting.summary import Summary
 
 #: Seconds for the messages, their retries included.
 MESSAGE_TIMEOUT = 30.0
@@ -27,84 +29,71 @@ MESSAGE_TIMEOUT = 30.0
 SHORTEST_INTERVAL = 1.0
 
 
-class Notifiers(NamedTuple):
-    command: str
-    #: The manifest or ledger that the command line names.
-    subject: str
-    webhook: str | None
-    topic: str | None
-    metrics_file: Path | None
-    profile: str | None
-    #: The calls go to another endpoint than AWS's: then SNS is called only if its endpoint is named.
-    elsewhere: bool
-    #: Seconds between two messages while the run goes on; None: only at its end.
-    every: float | None = None
+class Notifiers:
+    """Of a run of `command`; `subject` is the manifest or ledger that the command line names."""
 
-    async def send_progress(self, view: "RunView") -> None:
+    def __init__(self, command: str, subject: Path, given: Mapping[str, Any]) -> None:
+        self._command, self._subject, self._profile = command, str(subject), given["profile"]
+        self._webhook, self._topic = webhook_url(given["notify_webhook"]), topic_arn(given["notify_sns"])
+        self._metrics_file = metrics_file(given["metrics_file"])
+        # The calls go to another endpoint than AWS's: then SNS is called only if its endpoint is named.
+        named = given["endpoint_url"] or endpoints.environment_endpoint(os.environ)
+        self._elsewhere = given["simulate"] is not None or bool(named)
+        #: Seconds between two messages while the run goes on; None: only at its end.
+        self._every: float | None = given["notify_every"]
+        if self._every is not None and self._every < SHORTEST_INTERVAL:
+            raise InputError(f"--notify-every: give at least {SHORTEST_INTERVAL:g} s, such as 6h")
+        if self._every is not None and not (self._webhook or self._topic):
+            raise InputError("--notify-every: say where to with --notify-webhook or --notify-sns")
+
+    async def send_progress(self, view: RunView) -> None:
         """Send how the run goes on, until this is cancelled."""
-        import anyio
-
-        from batch_snapshot.clock import utc_now
-        from batch_snapshot.notify import notice
-        from batch_snapshot.reporting.progress import ProgressMeter
-
         meter = ProgressMeter(view)
-        while self.every is not None:
-            await anyio.sleep(self.every)
-            message = notice.of_progress(meter.frame(utc_now()), self.command, str(view.ledger))
+        while self._every is not None:
+            await anyio.sleep(self._every)
+            message = notice.of_progress(meter.frame(utc_now()), self._command, str(view.ledger))
             await self._send(replace(message, text=redacted(message.text)), view.endpoint)
 
-    def run_ended(self, summary: "Summary") -> None:
-        from batch_snapshot.notify import notice
-
+    def run_ended(self, summary: Summary) -> None:
         self._notify(notice.of_summary(summary), summary.endpoint, messages=bool(summary.accounts))
 
     def run_failed(self, error: BatchSnapshotError) -> None:
-        if self.webhook or self.topic or self.metrics_file:
-            from batch_snapshot.notify import notice
+        if self._webhook or self._topic or self._metrics_file:
+            self._notify(notice.of_error(error, self._command, self._subject), models.AWS)
 
-            self._notify(notice.of_error(error, self.command, self.subject), models.AWS)
-
-    def _notify(self, notice: "Notice", endpoint: str, *, messages: bool = True) -> None:
-        from batch_snapshot.notify import metrics
-        from batch_snapshot.notify.notice import gauges
-
-        notice = replace(notice, text=redacted(notice.text), error=notice.error and redacted(notice.error))
+    def _notify(self, told: Notice, endpoint: str, *, messages: bool = True) -> None:
+        told = replace(told, text=redacted(told.text), error=told.error and redacted(told.error))
         push = metrics.wanted(os.environ)
-        values = gauges(notice, time.time()) if self.metrics_file or push else []
-        if self.metrics_file:
+        values = notice.gauges(told, time.time()) if self._metrics_file or push else []
+        if self._metrics_file:
             with _attempt("--metrics-file"):
-                _warn(metrics.write(self.metrics_file, values))
+                _warn(metrics.write(self._metrics_file, values))
         if push:
             with _attempt("OpenTelemetry"):
                 _warn(metrics.push(values, os.environ))
-        if messages and (self.webhook or self.topic):
+        if messages and (self._webhook or self._topic):
             # An interrupt meanwhile is none of the run, which is over.
             try:
-                interrupts.run(self._send(notice, endpoint))
+                interrupts.run(self._send(told, endpoint))
             except KeyboardInterrupt:
                 terminal.warn(["interrupted: not every notification was sent"])
 
-    async def _send(self, notice: "Notice", endpoint: str) -> None:
-        import anyio
-
-        from batch_snapshot.notify import sns, webhook
-        from batch_snapshot.notify.notice import as_json
-
+    async def _send(self, told: Notice, endpoint: str) -> None:
         async def send(name: str, work: Callable[[], Awaitable[str | None]]) -> None:
             with _attempt(name), anyio.fail_after(MESSAGE_TIMEOUT):
                 _warn(await work())
 
+        elsewhere = self._elsewhere or endpoint != models.AWS
         async with anyio.create_task_group() as group:
-            if self.webhook:
-                post = partial(webhook.send, self.webhook, redacted_all(as_json(notice)))
+            if self._webhook:
+                post = partial(webhook.send, self._webhook, redacted_all(notice.as_json(told)))
                 group.start_soon(send, "--notify-webhook", post)
-            if self.topic and (self.elsewhere or endpoint != models.AWS) and not os.environ.get(sns.ENDPOINT):
+            if self._topic and elsewhere and not os.environ.get(sns.ENDPOINT):
                 why = "not published: the calls went to another endpoint than AWS"
                 how = f"name the endpoint of SNS with {sns.ENDPOINT}"
-                terminal.warn([f"--notify-sns {self.topic}: {why}; {how}"])
-            elif self.topic:
-                group.start_soon(send, "--notify-sns", partial(sns.publish, self.topic, notice, self.profile))
+                _warn(f"--notify-sns {self._topic}: {why}; {how}")
+            elif self._topic:
+                group.start_soon(send, "--notify-sns", partial(sns.publish, self._topic, told, self._profile))
 
 
 @contextmanager
@@ -118,18 +107,6 @@ def _attempt(name: str) -> Iterator[None]:
 
 def _warn(text: str | None) -> None:
     terminal.warn([text] if text else [])
-
-
-def notifiers(command: str, subject: Path, given: Mapping[str, Any]) -> Notifiers:
-    webhook, topic = webhook_url(given["notify_webhook"]), topic_arn(given["notify_sns"])
-    file, every = metrics_file(given["metrics_file"]), given["notify_every"]
-    named = given["endpoint_url"] or endpoints.environment_endpoint(os.environ)
-    elsewhere = given["simulate"] is not None or bool(named)
-    if every is not None and every < SHORTEST_INTERVAL:
-        raise InputError(f"--notify-every: give at least {SHORTEST_INTERVAL:g} s, such as 6h")
-    if every is not None and not (webhook or topic):
-        raise InputError("--notify-every: say where to with --notify-webhook or --notify-sns")
-    return Notifiers(command, str(subject), webhook, topic, file, given["profile"], elsewhere, every)
 
 
 def webhook_url(url: str | None) -> str | None:

@@ -1,8 +1,7 @@
-"""How commands and options are declared, the options that commands share, and what flags mean for a run."""
+"""How commands and options are declared, and the options that commands share."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
 from inspect import cleandoc
 from typing import Any
 
@@ -10,14 +9,15 @@ import click
 
 from batch_snapshot import endpoints
 from batch_snapshot.cli import params
-from batch_snapshot.cli.command import SECTIONS, Option, OptionalValueOption, SectionedCommand
+from batch_snapshot.cli.command import SECTIONS, Option, SectionedCommand
 from batch_snapshot.cli.params import duration_text
 from batch_snapshot.cli.terminal import Reporter
-from batch_snapshot.config.options import BUDGET, DEFAULT_SETTINGS, Options
+from batch_snapshot.config.options import BUDGET, DEFAULT_SETTINGS
 from batch_snapshot.errors import InputError
 from batch_snapshot.models import LARGEST_CONCURRENCY
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+#: Options in a text, and what click is told of them besides.
+Table = tuple[str, Mapping[str, Mapping[str, Any]]]
 
 #: The type of a value, by how the help shows it.
 _TYPES: dict[str, Any] = {
@@ -38,28 +38,34 @@ _TYPES: dict[str, Any] = {
     "last|TIME": params.changed_since,
 }
 
+#: After "interrupted (SIGINT)", before the first row is sent.
+NOTHING_SENT = ": nothing was sent; the same command starts again"
+
 LEDGER = click.argument("ledger", type=params.LEDGER)
 MANIFEST = click.argument("manifest", type=params.MANIFEST)
 
 
 def command(
-    text: str, *, interrupt_note: str = "", **more: Mapping[str, Any]
+    text: str, *tables: Table, interrupt_note: str = "", **more: Mapping[str, Any]
 ) -> Callable[[Callable[..., Any]], SectionedCommand]:
     """Make a command of a function NAME_command.
 
-    The first line of `text` says what it does, $ begins an example, and the rest are its options (see
-    `table`). `interrupt_note` follows "interrupted (SIGINT)".
+    The first line of `text` says what it does, $ begins an example, and the rest are its options, which
+    those of `tables` follow (see `table`). `interrupt_note` follows "interrupted (SIGINT)".
     """
     short, *lines = cleandoc(text).split("\n")
     examples = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
-    options = table("\n".join(line for line in lines if not line.startswith("$ ")), **more)
-    make = click.command(
-        cls=SectionedCommand, short_help=short, examples=examples, interrupt_note=interrupt_note
+    own = table("\n".join(line for line in lines if not line.startswith("$ ")), **more)
+    return click.command(
+        cls=SectionedCommand,
+        short_help=short,
+        examples=examples,
+        interrupt_note=interrupt_note,
+        params=[option for one in (own, *tables) for option in _options(*one)],
     )
-    return lambda function: make(options(function))
 
 
-def table(text: str, **more: Mapping[str, Any]) -> Decorator:
+def table(text: str, **more: Mapping[str, Any]) -> Table:
     """Options as their help shows them: a flag, and after two blanks its help, on as many lines as it takes.
 
     "-v --verbose" is a switch, "--limit=N" takes a value of a type in `_TYPES`, "--format=[text|json]" one of
@@ -67,24 +73,19 @@ def table(text: str, **more: Mapping[str, Any]) -> Decorator:
     parameter; `more` has by this name what click is told besides. A line without help has flags that are
     shared, and [Title] begins a section of the help page.
     """
-    made: list[tuple[str, Decorator]] = []
+    return text, more
+
+
+def _options(text: str, more: Mapping[str, Mapping[str, Any]]) -> Iterator[Option]:
     title = SECTIONS[0]
     for shown, words in _entries(text):
+        if words:
+            yield _option(title, shown, words, more)
         for word in () if words else shown.split():
             if word.startswith("["):
                 title = word.strip("[]")
             else:
-                made.append((title, _SHARED[word]))
-        if words:
-            made.append((title, _option(shown, words, more)))
-
-    def give(function: Any) -> Any:
-        for section, option in reversed(made):
-            function = option(function)
-            function.__click_params__[-1].section = section
-        return function
-
-    return give
+                yield _option(title, *_SHARED[word], _SHARED_MORE)
 
 
 def _entries(text: str) -> Iterator[tuple[str, str]]:
@@ -93,7 +94,7 @@ def _entries(text: str) -> Iterator[tuple[str, str]]:
         yield shown, " ".join(words)
 
 
-def _option(shown: str, text: str, more: Mapping[str, Mapping[str, Any]]) -> Decorator:
+def _option(title: str, shown: str, text: str, more: Mapping[str, Mapping[str, Any]]) -> Option:
     flags, _, value = shown.partition("=")
     value, *name = value.split(" ")
     metavar, words = value.rstrip("]"), [*flags.rstrip("[").split(), *name]
@@ -102,24 +103,12 @@ def _option(shown: str, text: str, more: Mapping[str, Mapping[str, Any]]) -> Dec
         given = {"type": click.Choice(metavar[1:].split("|"))}
     elif value:
         given = {"type": params.words if value.endswith(",…") else _TYPES.get(metavar), "metavar": value}
-        if flags.endswith("["):
-            given |= {"cls": OptionalValueOption, "metavar": f"[={value}"}
+    if bare := flags.endswith("["):
+        given["metavar"] = f"[={value}"
     given |= more.get(words[-1].lstrip("-").replace("-", "_"), {})
-    return click.option(*words, help=text, **{"cls": Option, "show_default": "default" in given, **given})
-
-
-def options_of(given: dict[str, Any], **more: Any) -> Options:
-    """The options that flags mean: each has the value of the flag of its name."""
-    if given["accounts"] == ():
-        raise InputError("--accounts: name at least one account or tag:NAME, or leave it out for all")
-    named = {field.name: given.get(field.name) for field in fields(Options)}
-    same = {name: value for name, value in named.items() if value is not None}
-    if (settings := given["simulate"]) is not None:
-        from batch_snapshot.cli.simulate import parse_settings
-
-        parsed = parse_settings(settings)
-        same |= {"simulate": True, "simulator_text": settings, "simulator_settings": parsed}
-    return Options(**{**same, **more})
+    made = Option(words, help=text, **{"show_default": "default" in given, **given})
+    made.section, made.bare = title, bare
+    return made
 
 
 def _named(fields: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -149,8 +138,8 @@ _SHARED_MORE: dict[str, dict[str, Any]] = {
 }
 #: The options that several tables name, by their flag.
 _SHARED = {
-    shown.partition("=")[0].rstrip("["): _option(shown, words, _SHARED_MORE)
-    for shown, words in _entries("""
+    entry[0].partition("=")[0].rstrip("["): entry
+    for entry in _entries("""
     --limit=N               Send at most N rows now, as a trial. If rows are left, the exit code is 4.
     --accounts=NAME,…       Only these accounts of the manifest. tag:NAME selects all that have this tag.
     --rate=N|auto           Calls a second for each account, instead of the manifest's rate. auto: measure

@@ -121,21 +121,19 @@ def words(value: str) -> tuple[str, ...]:
     return tuple(filter(None, (word.strip() for word in value.split(","))))
 
 
-class PathParam(click.ParamType[Path]):
+class PathParam(click.Path[Path]):
     """A path on this machine; `~` is the home folder, and URLs are refused."""
 
-    name = "path"
-
-    def __init__(self, kind: str = "file", check: Callable[[Path, bytes], None] | None = None) -> None:
+    def __init__(self, check: Callable[[Path, bytes], None] | None = None, *, folder: bool = False) -> None:
         """`check` gets the beginning of the file, and refuses what is something else."""
-        self._kind = kind
+        super().__init__(file_okay=not folder)
         self._check = check
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         name = param.opts[0] if param else "path"
         flag = name if name.startswith("-") else name.upper()
         path = value if isinstance(value, Path) else Path(files.user_path(value, flag))
-        if self._kind == "dir" and files.is_file(path):
+        if not self.file_okay and files.is_file(path):
             self.fail(f"{text.shortened(str(path))!r} is a file; name a folder", param, ctx)
         # A file that cannot be read is refused with the reason where it is read.
         with suppress(OSError):
@@ -143,14 +141,6 @@ class PathParam(click.ParamType[Path]):
                 with path.open("rb") as file:
                     self._check(path, file.read(65_536))
         return path
-
-    def shell_complete(
-        self, _ctx: click.Context, _param: click.Parameter, incomplete: str
-    ) -> "list[CompletionItem]":
-        """Leave it to the shell, which knows the files."""
-        from click.shell_completion import CompletionItem
-
-        return [CompletionItem(incomplete, type=self._kind)]
 
 
 def _refuse_ledger(path: Path, begin: bytes) -> None:
@@ -176,8 +166,8 @@ def _refuse_all_but_ledgers(path: Path, begin: bytes) -> None:
     )
 
 
-FILE, FOLDER = PathParam(), PathParam("dir")
-MANIFEST, LEDGER = PathParam(check=_refuse_ledger), PathParam(check=_refuse_all_but_ledgers)
+FILE, FOLDER = PathParam(), PathParam(folder=True)
+MANIFEST, LEDGER = PathParam(_refuse_ledger), PathParam(_refuse_all_but_ledgers)
 
 
 def simulator_settings(value: str) -> str | None:

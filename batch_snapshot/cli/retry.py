@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batch_snapshot import paths
-from batch_snapshot.cli import invocation, notify, options, params, terminal
+from batch_snapshot.cli import options, params, terminal
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     [Ledger]
     --run-id=ID       The run id of the ledger; any other is refused.
     """,
-    interrupt_note=invocation.NOTHING_SENT,
+    options.sending,
+    interrupt_note=options.NOTHING_SENT,
     only={"type": str, "shell_complete": params.complete_failures},
 )
 @options.LEDGER
-@options.sending
 def retry_command(ledger: Path, *, only: str | None, everything: bool, **given: Any) -> int:
     """Try failed rows of LEDGER again; no manifest is needed.
 
@@ -40,20 +40,20 @@ def retry_command(ledger: Path, *, only: str | None, everything: bool, **given: 
     will resume it (it was deferred, or is unfinished and began less than 20 hours ago), retry does
     nothing and exits with 0.
     """
+    from batch_snapshot.cli import invocation, notify
     from batch_snapshot.jobs import run
     from batch_snapshot.reporting.summary import Counts, Summary
 
     chosen = invocation.options_of(given)
-    notifiers = notify.notifiers("retry", ledger, given)
+    notifiers = notify.Notifiers("retry", ledger, given)
     path, nothing = _ledger(ledger, chosen)
     if nothing:
         done: dict[str, Any] = {"outcome": "completed", "counts": Counts(), "failures": {}}
         ended = Summary(**done, ledger=str(path), command="retry", warnings=[nothing])
         return invocation.print_summary(ended)
     selection = partial(select, only=only, everything=everything)
-    if given["dry_run"]:
-        return invocation.print_preview(run.dry_retry(path, selection, chosen))
-    return invocation.carry_out(partial(run.retry, path, selection, chosen), given, notifiers)
+    start, plan = partial(run.retry, path, selection, chosen), partial(run.dry_retry, path, selection, chosen)
+    return invocation.carry_out(given, notifiers, start, plan)
 
 
 def _ledger(given: Path, options: Options) -> tuple[Path, str | None]:

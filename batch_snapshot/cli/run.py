@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from batch_snapshot.cli import invocation, notify, options, params
+from batch_snapshot.cli import options, params
 from batch_snapshot.config.options import RESUME_WITHIN
 
 
@@ -31,20 +31,20 @@ from batch_snapshot.config.options import RESUME_WITHIN
                             its snapshots again.
     [Output] --all-problems
     """,
-    interrupt_note=invocation.NOTHING_SENT,
+    options.sending,
+    interrupt_note=options.NOTHING_SENT,
     resume_within={"default": params.duration_text(RESUME_WITHIN)},
 )
 @options.MANIFEST
-@options.sending
 def run_command(manifest: Path, **given: Any) -> int:
     """Create the snapshots that MANIFEST lists, or resume where an earlier run stopped.
 
     MANIFEST is YAML, or a CSV or NDJSON file of pairs. Snapshots cannot be deleted, and they notify partners.
     """
+    from batch_snapshot.cli import invocation, notify
     from batch_snapshot.jobs import run
 
-    notifiers = notify.notifiers("run", manifest, given)
+    notifiers = notify.Notifiers("run", manifest, given)
     chosen = invocation.options_of(given)
-    if given["dry_run"]:
-        return invocation.print_preview(run.dry_run(manifest, chosen))
-    return invocation.carry_out(partial(run.run, manifest, chosen), given, notifiers)
+    start, plan = partial(run.run, manifest, chosen), partial(run.dry_run, manifest, chosen)
+    return invocation.carry_out(given, notifiers, start, plan)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from batch_snapshot import __version__
-from batch_snapshot.cli import notify, options, terminal
+from batch_snapshot.cli import options, terminal
 from batch_snapshot.cli.retry import retry_command
 from batch_snapshot.errors import InputError
 from batch_snapshot.files import make_folder, resolved, write_new
@@ -48,6 +48,7 @@ def schedule_command(
     ledger. Two runs never overlap. Flags for run and retry follow --.
     """
     from batch_snapshot import schedule
+    from batch_snapshot.cli import notify
     from batch_snapshot.manifest import load
 
     given = _checked(run_flags)

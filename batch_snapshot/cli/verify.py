@@ -3,18 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-from batch_snapshot.cli import invocation, options, terminal
+from batch_snapshot.cli import options, terminal
 
 
-@options.command("""
+@options.command(
+    """
     Compare a ledger with the service.
     $ batch-snapshot verify ledgers/backfill.ndjson
     $ batch-snapshot verify ledgers/backfill.ndjson --sample 100 --format json
     --sample=N  Check only N rows, the same ones each time.
     --format
-""")
+    """,
+    options.reading,
+)
 @options.LEDGER
-@options.reading
 def verify_command(ledger: Path, sample: int | None, **given: Any) -> int:
     """Compare LEDGER with the service: name snapshots that are missing, different, or extra.
 
@@ -22,6 +24,7 @@ def verify_command(ledger: Path, sample: int | None, **given: Any) -> int:
     that no ledger of the folder names.
     """
     from batch_snapshot import verify
+    from batch_snapshot.cli import invocation
 
     found = invocation.read(given, lambda chosen, around: verify.verify(ledger, chosen, around, sample))
     terminal.warn(found.warnings)

@@ -46,7 +46,7 @@ async def typed(command, monkeypatch, hooks=None):
     monkeypatch.setattr("sys.argv", words)
     given = cli.cli.commands[words[1]].make_context(words[1], words[2:]).params
     options = invocation.options_of(given)
-    notify.notifiers(words[1], Path("x"), given)
+    notify.Notifiers(words[1], Path("x"), given)
     hooks = hooks or run.Hooks(rng=Random(1))
     if words[1] == "run":
         return await run.run(given["manifest"], options, hooks)

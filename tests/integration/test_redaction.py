@@ -137,7 +137,9 @@ def test_every_output_of_the_program_is_redacted(monkeypatch, capfd, form):
     terminal.write("two: correct-horse\n")
     terminal.print_json({"three": "correct-horse"})
     with serve_webhook() as hook:
-        others = Notifiers("run", "correct-horse.yaml", hook.url, None, None, None, elsewhere=True)
+        flags = ("notify_sns", "notify_every", "metrics_file", "endpoint_url", "simulate", "profile")
+        given = {**dict.fromkeys(flags), "notify_webhook": hook.url}
+        others = Notifiers("run", Path("correct-horse.yaml"), given)
         others.run_failed(InputError("four: correct-horse"))
         received = hook.received[0].body.decode()
     said = "".join(capfd.readouterr()) + received + terminal.shown("five: correct-horse")
