@@ -42,6 +42,8 @@ class RunState:
         #: No call begins until `resume`.
         self.paused = False
         self._paused_at = 0.0
+        #: Seconds that all pauses took which have ended.
+        self.slept = 0.0
         self._resumed = Signal()
         #: Around all calls: its deadline drops those in flight.
         self._scope = anyio.CancelScope()
@@ -77,6 +79,7 @@ class RunState:
                 pacer.change(lambda pace: pace._replace(starved_since=None))
             if account.pause is not None:
                 account.pause = replace(account.pause, ends=account.pause.ends + slept)
+        self.slept += slept
         self.paused = False
         self._resumed.send()
 

@@ -53,7 +53,7 @@ class RunView:
     deferred: int = 0
     #: The last forecast: when it was made, and the seconds from then to the end.
     _forecast: tuple[float, float] | None = None
-    #: The rates that it was made with: those declared, and the steps on a scale of those known.
+    #: What it was made with: the rates declared, and the steps on a scale of those known; and the pauses.
     _rates: list[tuple[float | None, float | None]] = field(default_factory=list)
     #: By account the declared rate, and the seconds and settled rows before it was declared.
     _declared: dict[str, tuple[float | None, float, int]] = field(default_factory=dict)
@@ -82,6 +82,7 @@ class RunView:
             return None
         paces = [account.pacer.pace for account in self.accounts.values()]
         rates = [(one.declared, one.known and round(log(one.known, FORECAST_WITHIN))) for one in paces]
+        rates.append((self.state.slept, None))
         changed = self._rates not in ([], rates)
         if self._forecast is None or changed or self.elapsed - self._forecast[0] >= FORECAST_EVERY:
             self._forecast, self._rates = None, rates
@@ -110,7 +111,7 @@ class RunView:
         rows, settled = self.rows_left(name), self.stats.settled[name]
         if rows <= 0 or account.stop is not None:
             return forecast.Forecast((), 0.0)
-        declared, seconds = pacer.pace.declared, self.elapsed - pacer.waited
+        declared, seconds = pacer.pace.declared, self.elapsed - pacer.waited - self.state.slept
         began = self._declared.setdefault(name, (declared, 0.0, 0))
         if began[0] != declared:  # the average of the time before says nothing now
             began = self._declared[name] = (declared, seconds, settled)

@@ -202,6 +202,23 @@ def test_time_left_follows_another_declared_rate_at_once():
     assert found == pytest.approx([90, 450], rel=0.05)
 
 
+def test_a_pause_counts_neither_for_the_rate_nor_for_the_time_left():
+    """Ten rows a second for 20 seconds, then a pause of an hour: 750 rows take 75 seconds after it, too."""
+
+    async def look() -> list[object]:
+        seen = view({"main": 200}, {"main": 950})
+        await anyio.sleep(20)
+        seconds_left = [seen.left]
+        seen.state.pause()
+        await anyio.sleep(3595)
+        _ = seen.left
+        await anyio.sleep(5)
+        seen.state.resume()
+        return [*seconds_left, seen.left]
+
+    assert in_virtual_time(look) == [pytest.approx(75, abs=0.2), pytest.approx(75, abs=0.2)]
+
+
 def test_time_left_follows_the_rate_that_is_measured_under_a_declared_one_that_is_too_high():
     async def main() -> list[float | None]:
         running = states_of("main", start=pace.declared(10))
