@@ -32,12 +32,14 @@ _AWS_LIBRARIES = ("aioboto3", "aiobotocore", "aiohttp", "botocore")
 
 def report(error: BaseException, arguments: Sequence[str], reporter: terminal.Reporter) -> int:
     error = _unwrapped(error)
+    if isinstance(error, SystemExit) and error.code == 1:
+        return 0  # click's own: the reader of standard output has gone
     if isinstance(error, SystemExit | GeneratorExit):
         raise error
     if terminal.wants_json(arguments, "--log-format"):
         reporter.log_format = "json"
     if isinstance(error, OSError) and error.filename is None:  # a stream, not a path
-        return terminal.stdout_failed(error, 1)
+        return terminal.stdout_failed(error, reporter)
     if isinstance(error, click.UsageError) and (ctx := error.ctx) and reporter.log_format == "text":
         words = " ".join([ctx.command_path, *ctx.command.collect_usage_pieces(ctx)])
         terminal.log(f"Usage: {words} (see {ctx.command_path} --help)", reporter=reporter)
@@ -48,7 +50,7 @@ def report(error: BaseException, arguments: Sequence[str], reporter: terminal.Re
     with interrupts.listen(lambda _: interrupted):
         terminal.log(message, event="error", level="error", word=word, reporter=reporter, exit_code=code)
         if not reporter.printed and terminal.wants_json(arguments, "--format", "--summary"):
-            _print_json(error, kind, message, code)
+            _print_json(error, kind, message, code, reporter)
     return code
 
 
@@ -59,7 +61,9 @@ def _interrupt(error: BaseException, reporter: terminal.Reporter) -> tuple[str, 
     return "interrupted", f"{what}{reporter.interrupt_note}", interrupts.exit_code(signalled or error)
 
 
-def _print_json(error: BaseException, kind: str, message: str, code: int) -> None:
+def _print_json(
+    error: BaseException, kind: str, message: str, code: int, reporter: terminal.Reporter
+) -> None:
     more: dict[str, Any] = {}
     if isinstance(error, ManifestError):
         from batch_snapshot.manifest.problems import problems_as_fields
@@ -71,7 +75,7 @@ def _print_json(error: BaseException, kind: str, message: str, code: int) -> Non
     try:
         terminal.print_json(result)
     except OSError as failed:
-        terminal.stdout_failed(failed, code)
+        terminal.stdout_failed(failed, reporter)
 
 
 def _described(error: BaseException, arguments: Sequence[str]) -> tuple[str, str, int]:

@@ -1,8 +1,8 @@
 """`rows`: the rows of a ledger with their last state."""
 
 import json
+import sys
 from pathlib import Path
-from typing import IO
 
 from batch_snapshot import redaction
 from batch_snapshot.cli import options, terminal
@@ -23,7 +23,7 @@ STATUSES = (*(status.value for status in Status), "unattempted", *(reason.value 
     form={"default": "csv"},
 )
 @options.LEDGER
-def rows_command(ledger: Path, status: tuple[str, ...] | None, form: str) -> int:
+def rows_command(ledger: Path, status: tuple[str, ...] | None, form: str) -> None:
     """Print each row of LEDGER once, with its last state, also while a run is writing it.
 
     Rows that were never taken up are read from the manifest.
@@ -36,12 +36,9 @@ def rows_command(ledger: Path, status: tuple[str, ...] | None, form: str) -> int
     terminal.warn(data.notes)
     chosen = (entry for entry in data.entries() if not status or entry.status in status)
 
-    def write(stdout: IO[str]) -> None:
-        if form == "csv":
-            entries.write_table(chosen, stdout)
-        else:
-            stdout.writelines(
-                json.dumps(redaction.redacted_all(entries.as_json(one))) + "\n" for one in chosen
-            )
-
-    return terminal.print_stream(write)
+    if form == "csv":
+        entries.write_table(chosen, sys.stdout)
+    else:
+        records = (redaction.redacted_all(entries.as_json(one)) for one in chosen)
+        sys.stdout.writelines(json.dumps(one) + "\n" for one in records)
+    sys.stdout.flush()

@@ -18,6 +18,7 @@ import click
 
 from batch_snapshot import interrupts, redaction
 from batch_snapshot.clock import utc_now
+from batch_snapshot.errors import StorageError, way_out
 from batch_snapshot.text import lines, timestamp, wrapped
 
 if TYPE_CHECKING:
@@ -210,22 +211,12 @@ def print_result(as_json: Callable[..., dict[str, Any]], as_text: Callable[..., 
 def print_outcome(
     as_json: Callable[..., dict[str, Any]], as_text: Callable[..., str], *about: Any, exit_code: int = 0
 ) -> int:
-    """Print what came of work that is done; returns its exit code, even if stdout cannot be written."""
+    """Print what came of work that is done; returns its exit code, also if the reader has gone."""
     try:
         print_result(as_json, as_text, *about)
-    except OSError as error:
-        return stdout_failed(error, exit_code)
+    except BrokenPipeError:
+        _discard(1)
     return exit_code
-
-
-def print_stream(write: Callable[[IO[str]], None]) -> int:
-    """Let a result of any length be written piece by piece; returns the exit code."""
-    try:
-        write(sys.stdout)
-        sys.stdout.flush()
-    except OSError as error:
-        return stdout_failed(error, 0 if isinstance(error, BrokenPipeError) else 1)
-    return 0
 
 
 def say(text: str) -> None:
@@ -237,11 +228,14 @@ def print_json(value: dict[str, Any]) -> None:
     click.echo(json.dumps(redaction.redacted_all(value), indent=2))
 
 
-def stdout_failed(error: OSError, code: int) -> int:
-    """Warn that standard output cannot be written, unless its reader has gone; returns the exit code."""
-    if not isinstance(error, BrokenPipeError):
-        log(f"standard output cannot be written ({error.strerror or error})")
+def stdout_failed(error: OSError, reporter: Reporter) -> int:
+    """Say that standard output cannot be written, unless its reader has gone; returns the exit code."""
     _discard(1)
+    if isinstance(error, BrokenPipeError):
+        return 0
+    what = f"standard output cannot be written ({error.strerror or error})"
+    what, code = f"{what}; {way_out(error, 'write it elsewhere')}", StorageError.exit_code
+    log(what, event="error", level="error", word="error", reporter=reporter, exit_code=code)
     return code
 
 
