@@ -75,8 +75,8 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": "{:,}".format, "span": duration}
-    environment.filters |= {one.__name__: one for one in (charts.amount, percent, moment, minute, words)}
+    named = (charts.amount, charts.short_time, percent, moment, minute, words)
+    environment.filters |= {"number": "{:,}".format, "span": duration} | {one.__name__: one for one in named}
     return environment
 
 

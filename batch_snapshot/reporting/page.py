@@ -93,11 +93,6 @@ def sections(data: report.ReportData, now: datetime) -> dict[str, str]:
         data.watch.stats,
         accounts_with_quotas(data.watch.path, data.watch.header),
     )
-    drawn = [
-        *charts.over_time(stats.invocations, data.allowed or allowed_rates(data)),
-        charts.latency(stats.latencies),
-        charts.attempts(stats.attempts),
-    ]
     limits = {name: windows(account.quota) for name, account in quotas.items()}
     a_day = {name: one.limit for name, known in limits.items() for one in known if one.seconds == DAY}
     hours: Counter[int] = sum(stats.hours.values(), Counter())
@@ -115,7 +110,9 @@ def sections(data: report.ReportData, now: datetime) -> dict[str, str]:
             "accounts": _accounts(data),
             "calls": sum((each.calls for each in stats.invocations), Counter()),
             "throttled": sum((each.throttled for each in stats.invocations), Counter()),
-            "charts": [chart for chart in drawn if chart],
+            "over_time": charts.over_time(stats.invocations, data.allowed or allowed_rates(data)),
+            "latency": charts.latency(stats.latencies),
+            "attempts": charts.attempts(stats.attempts),
             "failing": charts.failures_by_account(stats.failed_minutes) if len(data.accounts) > 1 else None,
             "calendar": charts.calendar(hours, per_day) if hours and any(limits.values()) else None,
             # By account: calls that are allowed in any 24 hours, and the most that there were.

@@ -33,7 +33,7 @@ def test_chart_over_time_has_every_result_once_within_its_size(tmp_path_factory,
     if not results:
         assert drawn == []
         return
-    assert sum(sum(bar.values) for bar in drawn[0].bars) == results
+    assert sum(sum(values) for _, values in drawn[0].bars) == results
     assert len(drawn[0].bars) <= charts.BARS + 2 * len(stats.invocations)
     for chart in [*drawn, charts.attempts(stats.attempts), charts.latency(stats.latencies)]:
         for _, pieces in chart.drawn if chart else ():
@@ -53,24 +53,23 @@ def test_chart_has_as_many_bars_for_a_minute_as_for_a_month(seconds):
 def test_bars_begin_at_round_times_and_are_counted_a_minute():
     # 20 rows a second for 10 minutes, from 12:00:07 on.
     (chart,) = charts.over_time([invocation({n: [20, 0, 0, 0] for n in range(600)})], [25.0])
-    assert [bar.label[-8:] for bar in chart.bars[:3]] == ["12:00:00", "12:00:10", "12:00:20"]
+    assert [label[-8:] for label, _ in chart.bars[:3]] == ["12:00:00", "12:00:10", "12:00:20"]
     assert [mark.text for mark in chart.y_marks] == ["0", "500", "1,000", "1,500"]
     assert [mark.text for mark in chart.x_marks] == ["12:00", "12:02", "12:04", "12:06", "12:08"]
     assert set(chart.line) == {1500.0}
-    assert "At most 1,200 a minute" in chart.summary
-    assert "Allowed: 1,500 a minute" in chart.summary
+    assert (chart.facts["most"], chart.facts["allowed"]) == (1200, [1500])
     assert chart.line_path.startswith(f"M{charts.LEFT}.0 {charts.TOP}.0H")
 
 
 def test_throttles_are_told_by_the_bar_so_that_no_number_is_above_all_of_them():
     _, chart = charts.over_time([invocation({0: [1, 0, 0, 6], 90: [1, 0, 0, 2]})])
-    assert chart.summary == "8 calls throttled, at most 6 in 1 second."
+    assert chart.facts == {"total": 8, "worst": 6, "step": "1 second"}
 
 
 def test_line_of_a_limit_far_above_is_told_and_not_drawn():
     (chart,) = charts.over_time([invocation({0: [1, 0, 0, 0]})], [100.0])
     assert chart.line_path == ""
-    assert "Allowed: 6,000 a minute" in chart.summary
+    assert chart.facts["allowed"] == [6000]
 
 
 @given(st.floats(0, 1e12))
@@ -110,7 +109,7 @@ MINUTES = st.dictionaries(st.integers(29_000_000, 31_000_000), st.integers(1, 9)
 def test_failures_by_account_are_counted_in_a_bounded_table(minutes):
     found = charts.failures_by_account(minutes)
     assert found
-    assert len(found.head) <= charts.COLUMNS + 2
+    assert len(found.columns) <= charts.COLUMNS
     assert len(found.rows) == min(len(minutes), charts.MOST_ACCOUNTS)
     for name, values, total in found.rows:
         assert sum(values) == minutes[name].total() == int(total.replace(",", ""))
@@ -126,7 +125,7 @@ def test_calendar_has_a_row_a_day_and_the_share_of_the_quota():
         ("Mon 03-02", 300, "300 (30%)"),
         ("Tue 03-03", 5, "5 (0%)"),
     ]
-    assert "Most calls in 24 hours: about 1,100 of 1,000 allowed." in found.summary
+    assert found.facts["most"] == 1100
     assert found.rows[0][1][12] == 600
     assert len(charts.calendar({first + 24 * n: 1 for n in range(400)}, 0).rows) == charts.DAYS
 
