@@ -55,8 +55,7 @@ _nasty = st.sampled_from([one + other for one, other in product(NASTY, NASTY)])
 
 #: Text as the service may send it: anything that is Unicode.
 texts = st.one_of(
-    st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
-    st.tuples(_nasty, _nasty).map("".join),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=20), st.tuples(_nasty, _nasty).map("".join)
 )
 optional_texts = st.none() | texts
 

@@ -92,10 +92,7 @@ async def test_second_entry_is_sent_and_its_answer_read_by_the_entry_alone(plain
     async with (
         raw_server(answer, requests=3) as url,
         Clients(
-            {"main": Account("main")},
-            Target(endpoint_url=url, plain=plain),
-            utc_now,
-            creates=(SNAPSHOT, JOB),
+            {"main": Account("main")}, Target(endpoint_url=url, plain=plain), utc_now, creates=(SNAPSHOT, JOB)
         ) as clients,
     ):
         assert (await clients.send(Request(JOB_ROW, "good"))).revision == 1

@@ -35,11 +35,7 @@ DAYS = [DAY - timedelta(days=days) for days in range(3)]
 @pytest.mark.parametrize(
     ("given_", "environ", "folder"),
     [
-        (
-            Path("/given"),
-            {"BATCH_SNAPSHOT_STATE_DIR": "/named", "XDG_STATE_HOME": "/xdg"},
-            Path("/given"),
-        ),
+        (Path("/given"), {"BATCH_SNAPSHOT_STATE_DIR": "/named", "XDG_STATE_HOME": "/xdg"}, Path("/given")),
         (None, {"BATCH_SNAPSHOT_STATE_DIR": "/named", "XDG_STATE_HOME": "/xdg"}, Path("/named")),
         (None, {"BATCH_SNAPSHOT_STATE_DIR": "", "XDG_STATE_HOME": "/xdg"}, Path("/xdg/batch-snapshot")),
         (None, {"XDG_STATE_HOME": "/xdg"}, Path("/xdg/batch-snapshot")),

@@ -67,7 +67,4 @@ def _clear(message: str) -> None:
     assert "Traceback" not in message
 
 
-TARGETS: Mapping[str, Callable[[bytes, Path], None]] = {
-    "manifest": manifest_target,
-    "ledger": ledger_target,
-}
+TARGETS: Mapping[str, Callable[[bytes, Path], None]] = {"manifest": manifest_target, "ledger": ledger_target}

@@ -30,14 +30,7 @@ from batch_snapshot.ratelimit import pace, pace_handover, pacer
 from batch_snapshot.ratelimit import windows as call_log
 from batch_snapshot.ratelimit.pace import Pace, Phase
 from batch_snapshot.ratelimit.pacer import Pacer
-from batch_snapshot.ratelimit.windows import (
-    DAY,
-    LOST_AFTER,
-    CallLog,
-    QuotaWindow,
-    WindowFull,
-    windows,
-)
+from batch_snapshot.ratelimit.windows import DAY, LOST_AFTER, CallLog, QuotaWindow, WindowFull, windows
 from tests.bench.pacing.servers import Bucket
 from tests.bench.pacing.simulation import Client, Simulation
 from tests.support.virtual_time import in_virtual_time

@@ -16,14 +16,7 @@ from batch_snapshot.failures import retry
 from batch_snapshot.failures.breakers import LIMIT
 from batch_snapshot.failures.error_codes import client_failure
 from batch_snapshot.failures.retry import FailureLimit
-from batch_snapshot.models import (
-    Failure,
-    Receipt,
-    Request,
-    Row,
-    Status,
-    Verdict,
-)
+from batch_snapshot.models import Failure, Receipt, Request, Row, Status, Verdict
 from batch_snapshot.ratelimit.windows import QuotaWindow
 from tests.support.engine_world import (
     BROKEN,
@@ -471,8 +464,7 @@ async def test_a_first_read_that_is_refused_is_a_warning():
 async def test_a_conflict_after_an_ambiguous_try_is_settled_by_a_look_up():
     """A service that answers every replay with a conflict: the snapshot is there all the same."""
     world = World(
-        answer=lambda request, nth: BROKEN if nth == 0 else CONFLICT,
-        look=lambda _: Receipt("arn:found", 2),
+        answer=lambda request, nth: BROKEN if nth == 0 else CONFLICT, look=lambda _: Receipt("arn:found", 2)
     )
     await world.run(requests(1))
     assert [(o.status, o.reconciled, o.revision) for o in world.outcomes] == [(Status.SUCCEEDED, True, 2)]

@@ -9,22 +9,9 @@ import pytest
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.failures import breakers
 from batch_snapshot.failures.breakers import LIMIT, Breaker, Pause
-from batch_snapshot.failures.error_codes import (
-    client_failure,
-    invalid_response,
-    service_failure,
-)
+from batch_snapshot.failures.error_codes import client_failure, invalid_response, service_failure
 from batch_snapshot.models import Receipt, Status
-from tests.support.engine_world import (
-    BROKEN,
-    CONFLICT,
-    DENIED,
-    Windows,
-    World,
-    doubtful,
-    refusal,
-    requests,
-)
+from tests.support.engine_world import BROKEN, CONFLICT, DENIED, Windows, World, doubtful, refusal, requests
 
 pytestmark = pytest.mark.anyio
 

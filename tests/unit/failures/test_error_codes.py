@@ -109,11 +109,7 @@ HTTP_CLASSES = classes(botocore.exceptions, botocore.exceptions.HTTPClientError)
 def test_every_http_failure_of_botocore_may_have_been_carried_out(cls):
     """Without the cause beneath, a reset and a refused connection are one class."""
     failure = classify(cls)
-    assert judged(failure) == (
-        ErrorKind.TRANSIENT,
-        Verdict.RETRY,
-        True,
-    )
+    assert judged(failure) == (ErrorKind.TRANSIENT, Verdict.RETRY, True)
 
 
 SIGNING = ["Credential", "SSO", "Profile", "Token", "Config", "MFA", "Metadata"]
@@ -144,11 +140,7 @@ def test_os_errors_are_ambiguous_and_retried(cls):
 @pytest.mark.parametrize("cls", [RuntimeError, ZeroDivisionError, MemoryError])
 def test_an_unknown_exception_is_in_doubt_and_not_repeated(cls):
     failure = classify(cls)
-    assert judged(failure) == (
-        ErrorKind.UNKNOWN,
-        Verdict.REFUSED,
-        True,
-    )
+    assert judged(failure) == (ErrorKind.UNKNOWN, Verdict.REFUSED, True)
 
 
 def test_credential_failures_stop_the_account_and_prove_that_nothing_left():

@@ -242,10 +242,7 @@ def changed(line: bytes, **fields: object) -> bytes:
         (b'{"type":["run"]}', "not an object with a type"),
         (changed(RUN_LINE, schema=2), "schema 2 is not 1.*use the version that wrote it"),
         (changed(RUN_LINE, schema="1"), "schema '1' is not 1"),
-        (
-            changed(RUN_LINE, run_id=None),
-            r"a run line that makes no sense .Expected `str`, got `null`",
-        ),
+        (changed(RUN_LINE, run_id=None), r"a run line that makes no sense .Expected `str`, got `null`"),
         (changed(RUN_LINE, rows="2"), r"Expected `int`, got `str` - at `\$\.rows`"),
         (changed(RUN_LINE, rows=True), "Expected `int`, got `bool`"),
         (changed(RUN_LINE, rows=-1), "Expected `int` >= 0"),
@@ -254,10 +251,7 @@ def changed(line: bytes, **fields: object) -> bytes:
         (changed(RUN_LINE, accounts={"main": 7}), "a run line that makes no sense"),
         (changed(RUN_LINE, settings=7), "a run line that makes no sense"),
         (changed(RUN_LINE, started_at="yesterday"), "Invalid RFC3339 encoded datetime"),
-        (
-            changed(RUN_LINE, started_at="2026-03-01T12:00:00"),
-            "`datetime` with a timezone component",
-        ),
+        (changed(RUN_LINE, started_at="2026-03-01T12:00:00"), "`datetime` with a timezone component"),
         (changed(RUN_LINE, started_at=1_772_366_400), "Expected `datetime`, got `int`"),
         (changed(RUN_LINE, manifest=7), "Expected `str | null`, got `int`"),
         (changed(INTENT_LINE, rows=7), "an? intent line that makes no sense"),

@@ -221,11 +221,7 @@ async def refused(path: Path, number: int, *late: str) -> str:
 
 @pytest.mark.asyncio
 @on_linux
-@pytest.mark.parametrize(
-    "number",
-    [errno.ENOSYS, errno.ENOLCK, errno.EPERM],
-    ids=errno.errorcode.get,
-)
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EPERM], ids=errno.errorcode.get)
 async def test_a_file_system_without_locks_is_an_error(path, number):
     code, fix = 5, "use a folder on a file system with file locks:"
     if number == errno.EPERM:

@@ -109,8 +109,7 @@ def test_a_forecast_equals_that_of_a_plain_model(calls, rate, windows, ages, pau
     pause = max(pause, 1 / rate)
     begins = [0, *(k for k in range(1, calls) if times[k] - times[k - 1] > pause), calls]
     assert forecast(calls, rate, windows, ages, pause) == Forecast(
-        tuple(ForecastSpan(times[first], end - first) for first, end in pairwise(begins)),
-        times[-1],
+        tuple(ForecastSpan(times[first], end - first) for first, end in pairwise(begins)), times[-1]
     )
 
 

@@ -205,9 +205,7 @@ class Model:
 
 widths = st.sampled_from([1.0, 60.0, 3600.0, DAY])
 some_windows = st.lists(
-    st.builds(QuotaWindow, st.just("any"), st.integers(0, 4), widths),
-    min_size=1,
-    max_size=3,
+    st.builds(QuotaWindow, st.just("any"), st.integers(0, 4), widths), min_size=1, max_size=3
 )
 #: Times that meet: few, and those where something becomes free.
 PASSING = [0.0, 0.25, 1.0, 30.0, 59.75, 60.0, 180.0, 300.0, 360.0, 3600.0, 43_200.0, DAY]

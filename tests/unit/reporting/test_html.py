@@ -172,10 +172,7 @@ def test_page_filters_rows_and_searches_failures(tmp_path, chromium):
         assert shown(page, 3) == ["O8"]
         type_in(page, "group-search", "timeout")
         assert text(page, "#group-count") == "1 of 2 groups"
-        assert page.js("[...document.querySelectorAll('.group')].map(each => each.hidden)") == [
-            True,
-            False,
-        ]
+        assert page.js("[...document.querySelectorAll('.group')].map(each => each.hidden)") == [True, False]
         page.js("document.querySelectorAll('button.show')[1].click()")
         assert text(page, "#count") == "10 of 250 rows"
         assert set(shown(page, 0)) == {"in doubt"}

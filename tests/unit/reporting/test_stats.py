@@ -19,13 +19,7 @@ from tests.support.reports import A, B, C, D, ledgers, outcome, read
 from tests.support.strategies import POOL, RUN_ID, header, histories, lines_of, numbered, patient, pool_rows
 
 
-@given(
-    histories,
-    st.lists(
-        st.tuples(pool_rows, st.sampled_from(Status)),
-        unique_by=lambda one: one[0],
-    ),
-)
+@given(histories, st.lists(st.tuples(pool_rows, st.sampled_from(Status)), unique_by=lambda one: one[0]))
 @patient
 def test_run_stats_agree_with_the_history_of_the_ledger(before, sent):
     past = history.fold(lines_of(before))

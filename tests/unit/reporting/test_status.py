@@ -38,10 +38,7 @@ def write(path: Path, *outcomes: Outcome, end: str | None = "completed", manifes
 
 
 def commands(path: Path, *names: str) -> list[str]:
-    known = {
-        "run": f"batch-snapshot run m.yaml --ledger {path}",
-        "retry": f"batch-snapshot retry {path}",
-    }
+    known = {"run": f"batch-snapshot run m.yaml --ledger {path}", "retry": f"batch-snapshot retry {path}"}
     return [known[name] for name in names]
 
 

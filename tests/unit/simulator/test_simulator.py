@@ -606,9 +606,7 @@ async def test_tasks_and_jobs():
         assert await api.pages("list_engagement_from_opportunity_tasks", 2, Catalog="AWS", **filters) == [[]]
         with pytest.raises(ClientError) as error:
             await api.call(
-                "get_resource_snapshot_job",
-                Catalog="AWS",
-                ResourceSnapshotJobIdentifier="job-9999999999999",
+                "get_resource_snapshot_job", Catalog="AWS", ResourceSnapshotJobIdentifier="job-9999999999999"
             )
         assert code(error) == "ResourceNotFoundException"
 
@@ -884,8 +882,7 @@ async def test_a_state_file_keeps_invitations_and_older_ones_have_none(tmp_path:
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"version: 1", b'{"type":"run"}\n', b'{"type":"simulator","schema":1}\n{"type":"snapshot"}\n'],
+    "content", [b"version: 1", b'{"type":"run"}\n', b'{"type":"simulator","schema":1}\n{"type":"snapshot"}\n']
 )
 async def test_file_that_is_no_state_file_is_not_changed(tmp_path: Path, content):
     path = tmp_path / "world.ndjson"
