@@ -1,26 +1,22 @@
 """The state of every row after the lines of a ledger, with crashes at any place."""
 
 from collections import Counter
-from datetime import datetime, timedelta
-from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.ledger import codec, history, reader
+from batch_snapshot.ledger import history, reader
 from batch_snapshot.ledger.history import CRASHED, FailureGroup, History, RowState
 from batch_snapshot.ledger.records import (
     End,
-    Header,
     IntendedRow,
     Intent,
     Line,
     Record,
     Result,
     Skipped,
-    named_rows,
 )
 from batch_snapshot.models import ErrorKind, Row, RowError, Skip, Status, client_token
 from tests.support import strategies
@@ -31,34 +27,20 @@ RUN = header()
 END = End("completed", {}, START)
 
 
-def later(seconds: float) -> datetime:
-    return START + timedelta(seconds=seconds)
+def intent(*rows: Row) -> Intent:
+    return Intent(START, tuple(IntendedRow(client_token(RUN_ID, row, 0), *row, 0) for row in rows))
 
 
-def intent(*rows: Row, generation: int = 0, at: float = 0) -> Intent:
-    return Intent(
-        later(at), tuple(IntendedRow(client_token(RUN_ID, row, generation), *row, generation) for row in rows)
-    )
-
-
-def result(
-    row: Row,
-    status: Status,
-    *,
-    generation: int = 0,
-    kind: ErrorKind = ErrorKind.INVALID,
-    code: str = "Code",
-    at: float = 0,
-) -> Result:
+def result(row: Row, status: Status) -> Result:
     done = status is Status.SUCCEEDED
     return Result(
         **row._asdict(),
-        client_token=client_token(RUN_ID, row, generation),
-        generation=generation,
+        client_token=client_token(RUN_ID, row, 0),
+        generation=0,
         status=status,
         ambiguous=status is Status.IN_DOUBT,
-        first_sent_at=later(at),
-        error=None if done else RowError(kind, code, "message"),
+        first_sent_at=START,
+        error=None if done else RowError(ErrorKind.INVALID, "Code", "message"),
         arn="arn" if done else None,
         revision=1 if done else None,
     )
@@ -68,27 +50,7 @@ def fold(*records: Record, live: bool = False) -> History:
     return history.fold(numbered(records), live=live)
 
 
-def crashed(row: Row, *, generation: int = 0, at: float = 0, offset: int = 0) -> RowState:
-    """The past of a row that an intent named before its invocation crashed."""
-    return RowState(
-        status=Status.IN_DOUBT,
-        client_token=client_token(RUN_ID, row, generation),
-        generation=generation,
-        ambiguous=True,
-        first_sent_at=later(at),
-        kind=ErrorKind.TRANSIENT,
-        code=CRASHED,
-        offset=offset,
-    )
-
-
 # ---- the meaning of each line
-
-
-def test_a_success_is_kept_as_a_key_alone():
-    past = fold(RUN, intent(A), result(A, Status.SUCCEEDED), END)
-    assert past.succeeded == {A.key}
-    assert past.unfinished == {}
 
 
 def test_a_history_holds_the_key_objects_that_the_caller_shares():
@@ -97,41 +59,10 @@ def test_a_history_holds_the_key_objects_that_the_caller_shares():
     assert [found is key for found in past.succeeded] == [True]
 
 
-def test_a_failure_is_kept_with_all_that_a_retry_needs():
-    past = fold(RUN, intent(A), result(A, Status.FAILED, generation=2, code="X", at=7), END)
-    assert past.unfinished == {
-        A.key: RowState(
-            status=Status.FAILED,
-            client_token=client_token(RUN_ID, A, 2),
-            generation=2,
-            ambiguous=False,
-            first_sent_at=later(7),
-            kind=ErrorKind.INVALID,
-            code="X",
-            offset=200,
-        )
-    }
-
-
-def test_an_intended_row_before_a_crash_is_in_doubt():
-    past = fold(RUN, intent(A, B, at=5), result(A, Status.SUCCEEDED))
-    assert past.end is None
-    assert past.unfinished == {B.key: crashed(B, at=5, offset=100)}
-    assert past.failures() == Counter({FailureGroup(Status.IN_DOUBT, ErrorKind.TRANSIENT, CRASHED): 1})
-
-
 def test_the_first_and_the_last_run_line_are_kept():
     last = header(command="retry", rows=7)
     past = fold(RUN, END, last, END)
     assert (past.first, past.last, past.end) == (RUN, last, END)
-
-
-@pytest.mark.parametrize("live", [False, True])
-def test_an_empty_ledger_has_no_history(live):
-    past = fold(live=live)
-    assert (past.first, past.last, past.end) == (None, None, None)
-    assert not past.counts().total()
-    assert not past.finished
 
 
 @pytest.mark.parametrize("status", Status)
@@ -139,16 +70,6 @@ def test_a_skipped_row_with_a_result_is_skipped_no_longer(status):
     past = fold(RUN, Skipped(START, Skip.UNCHANGED, (A, B)), END, RUN, intent(A), result(A, status), END)
     assert (past.is_skipped(A.key), past.is_skipped(B.key)) == (False, True)
     assert past.counts() == Counter({status: 1, Skip.UNCHANGED: 1})
-
-
-# ---- while an invocation is running
-
-
-def test_a_row_that_a_running_invocation_has_named_is_not_in_doubt():
-    past = fold(RUN, intent(A, B, C), result(A, Status.FAILED), live=True)
-    assert len(past.pending) == 2
-    assert past.status(B.key) is None
-    assert past.counts() == Counter({Status.FAILED: 1})
 
 
 # ---- what is finished
@@ -181,35 +102,8 @@ def test_a_record_before_any_run_line_is_refused_with_its_line(record):
 
 
 def test_two_ledgers_in_one_file_are_refused_with_the_line():
-    with pytest.raises(LedgerError, match=r"^line 3: run_id 'b' follows 'night-1': two ledgers were mixed"):
-        fold(RUN, END, header(run_id="b"))
-
-
-def test_lines_without_a_record_count_for_the_numbers():
-    """Lines of a later version are no records; the number named is the file's."""
-    with pytest.raises(LedgerError, match=r"^line 12: "):
+    with pytest.raises(LedgerError, match=r"^line 12: run_id 'b' follows 'night-1': two ledgers were mixed"):
         history.fold([Line(0, 7, RUN), Line(900, 12, header(run_id="b"))])
-
-
-@pytest.mark.parametrize(
-    ("second", "place"),
-    [(b"engagement,resource\n", "2: not JSON"), (b'{"type":"end"}\n', "2: a"), (b"{}\n", "2: not an object")],
-)
-def test_a_ledger_that_cannot_be_read_is_named_as_file_and_line(tmp_path, second, place):
-    path = tmp_path / "nightly.ndjson"
-    path.write_bytes(codec.encode_run(RUN, "0") + second)
-    with pytest.raises(LedgerError) as caught:
-        reader.history_of(path)
-    assert str(caught.value).startswith(f"{path}:{place}")
-
-
-def test_a_ledger_that_was_mixed_names_the_file_and_the_line(tmp_path):
-    path = tmp_path / "nightly.ndjson"
-    path.write_bytes(codec.encode_run(RUN, "0") + codec.encode_run(header(run_id="b"), "0"))
-    with pytest.raises(LedgerError) as caught:
-        reader.history_of(path)
-    assert str(caught.value).startswith(str(path))
-    assert "2: run_id 'b' follows 'night-1'" in str(caught.value)
 
 
 def test_a_ledger_that_is_not_there_has_no_history_yet(tmp_path):
@@ -223,88 +117,65 @@ def test_a_ledger_that_is_not_there_has_no_history_yet(tmp_path):
 # ---- against a reference that keeps everything
 
 
-class Known(NamedTuple):
-    """A row's state by the reference."""
-
-    status: Status | None
-    token: str
-    generation: int
-    ambiguous: bool
-    first_sent_at: datetime | None
-    #: Which record says so.
-    source: Intent | Result
-
-
-def reference(invocations: list[Invocation], *, live: bool) -> dict[Row, Known]:
-    """The state of every row, by the words of the contract, one invocation after the other."""
-    known: dict[Row, Known] = {}
+def reference(
+    invocations: list[Invocation], places: dict[int, int], *, live: bool
+) -> tuple[dict[Row, RowState], int]:
+    """The state of every row by the words of the contract, and how many rows are in flight."""
+    known: dict[Row, RowState] = {}
+    in_flight = 0
     for index, invocation in enumerate(invocations):
-        left: dict[Row, Known] = {}
+        left: dict[Row, RowState] = {}
         for record in invocation.records:
+            at = places[id(record)]
             if isinstance(record, Intent):
                 for one in record.rows:
-                    named = (Status.IN_DOUBT, one.client_token, one.generation)
-                    left[one.row] = Known(*named, ambiguous=True, first_sent_at=record.at, source=record)
+                    why = (True, record.at, ErrorKind.TRANSIENT, CRASHED, at)
+                    left[one.row] = RowState(Status.IN_DOUBT, one.client_token, one.generation, *why)
             else:
                 left.pop(record.row, None)
-                known[record.row] = Known(
-                    record.status,
-                    record.client_token,
-                    record.generation,
-                    record.ambiguous,
-                    record.first_sent_at,
-                    record,
-                )
+                error = (record.error.kind, record.error.code) if record.error else (None, None)
+                sent = (record.generation, record.ambiguous, record.first_sent_at)
+                known[record.row] = RowState(record.status, record.client_token, *sent, *error, at)
         running = live and invocation.end is None and index == len(invocations) - 1
+        in_flight = len(left) if running else 0
         for row, doubt in {} if running else left.items():
             before = known.get(row)
             settled = before is not None and before.status is Status.SUCCEEDED
-            doubted = before is not None and before.status is Status.IN_DOUBT and before.token == doubt.token
+            doubted = before is not None and before[:2] == (Status.IN_DOUBT, doubt.client_token)
             if invocation.end is None:
                 if not settled and not doubted:
                     known[row] = doubt
             elif before is None:
-                known[row] = doubt._replace(status=None, ambiguous=False, first_sent_at=None)
-    return known
+                none = {"status": None, "ambiguous": False, "first_sent_at": None, "kind": None, "code": None}
+                known[row] = doubt._replace(**none)
+    return known, in_flight
 
 
-def is_left(known: Known) -> bool:
-    return known.status is not Status.SUCCEEDED
-
-
-@given(strategies.histories, st.booleans())
+@given(st.lists(strategies.invocations, max_size=5), st.booleans())
 @settings(patient, max_examples=200)
 def test_a_history_is_what_a_naive_reference_makes_of_the_same_lines(invocations, live):
     lines = strategies.lines_of(invocations)
     past = history.fold(lines, live=live)
-    known = reference(invocations, live=live)
+    known, in_flight = reference(invocations, {id(line.record): line.offset for line in lines}, live=live)
     for row in POOL:
         assert past.status(row.key) is (known[row].status if row in known else None)
-    assert past.succeeded == {row.key for row, state in known.items() if not is_left(state)}
-    places = {id(line.record): line.offset for line in lines}
-    assert {
-        key: (
-            entry.status,
-            entry.client_token,
-            entry.generation,
-            entry.ambiguous,
-            entry.first_sent_at,
-            entry.offset,
-        )
-        for key, entry in past.unfinished.items()
-    } == {row.key: (*state[:-1], places[id(state.source)]) for row, state in known.items() if is_left(state)}
-    assert past.end == invocations[-1].end
+    assert past.succeeded == {row.key for row, state in known.items() if state.status is Status.SUCCEEDED}
+    left = {row.key: state for row, state in known.items() if state.status is not Status.SUCCEEDED}
+    assert past.unfinished == left
+    groups = [FailureGroup(one.status, one.kind, one.code) for one in left.values() if one.status]
+    assert past.failures() == Counter(groups)
+    assert past.end == (invocations[-1].end if invocations else None)
+    assert (past.first, past.last) == ((header(), header()) if invocations else (None, None))
+    assert len(past.pending) == in_flight
 
 
 @given(strategies.histories, st.booleans())
 @patient
 def test_the_states_sum_to_the_rows_that_have_one(invocations, live):
     past = history.fold(strategies.lines_of(invocations), live=live)
-    stated = [row for row in POOL if past.status(row.key)]
-    assert past.counts().total() == len(stated)
-    assert sorted(past.keys()) == sorted(row.key for row in stated)
-    assert past.failures().total() == len(stated) - len(past.succeeded)
-    assert past.counts()[Status.SUCCEEDED] == len(past.succeeded)
+    stated = {row.key: past.status(row.key) for row in POOL if past.status(row.key)}
+    assert +past.counts() == Counter(stated.values())
+    assert sorted(past.keys()) == sorted(stated)
 
 
 @given(strategies.histories)
@@ -319,33 +190,16 @@ def test_each_unfinished_row_is_found_once_in_the_order_of_the_lines(invocations
     assert offsets == sorted(offsets)
 
 
-@given(strategies.histories, st.integers(0, 20))
-@patient
-def test_a_ledger_cut_after_any_line_never_forgets_a_row_that_may_have_been_sent(invocations, kept):
-    """What was intended is succeeded, failed or in doubt unless an end says that it was not sent."""
-    lines = strategies.lines_of(invocations)[: kept + 1]
-    past = history.fold(lines)
-    last = max(index for index, line in enumerate(lines) if isinstance(line.record, Header))
-    ended = any(isinstance(line.record, End) for line in lines[last:])
-    for line in lines[last:]:
-        if isinstance(line.record, Intent) and not ended:
-            assert all(past.status(row.key) is not None for row in named_rows(line.record))
-
-
 # ---- names
 
 
 def test_rows_are_named_once_each_in_the_order_of_the_lines():
-    lines = numbered([RUN, intent(B, A), result(A, Status.FAILED), intent(C), END])
+    lines = numbered([RUN, intent(B, A), result(A, Status.FAILED), result(C, Status.SUCCEEDED), END])
     wanted = {A.key, B.key, C.key}
     assert history.row_names(lines, wanted, 20) == ["eng-1/O1", "eng-0/O0", "eng-2/O2"]
     assert history.row_names(lines, wanted, 2) == ["eng-1/O1", "eng-0/O0"]
     assert history.row_names(lines, {A.key}, 20) == ["eng-0/O0"]
     assert history.row_names(lines, set(), 20) == []
-
-
-def test_a_row_that_only_a_result_names_is_named():
-    assert history.row_names(numbered([RUN, result(B, Status.SUCCEEDED)]), {B.key}, 20) == ["eng-1/O1"]
 
 
 def test_names_are_read_no_further_than_there_are_enough():
