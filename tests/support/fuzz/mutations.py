@@ -8,8 +8,12 @@ from typing import Any
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2**63, 2**64, 0.5, 1e308, "", "x", "\0", "a\nb", "../x", "\u2028",
     "succeeded", "failed", "in_doubt", "transient", "run", "intent", "result", "end", "completed",
-    "9999-12-31T23:59:59-12:00", "2026-03-01T12:00:00", "x" * 300, [], {}, [[]], {"": {}},
+    "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+14:00", "2026-03-01T12:00:00", "0000-00-00",
+    "\x1b[31m", "\u202e", "x" * 300, [], {}, [[]], {"": {}}, "@@",
 )  # fmt: skip
+
+#: No encoder writes these: they stand in the place of "@@".
+RAW = [b"1e999", b"NaN", b"-Infinity", b'"\\ud800"', b"9" * 5000, b"[" * 100_000, b"[" * 300 + b"]" * 300]
 
 
 def change_lines(data: bytes, rng: Random) -> bytes:
@@ -44,4 +48,5 @@ def _respelt(line: bytes, rng: Random) -> bytes:
         else:
             place[key] = rng.choice(VALUES)
         break
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    changed = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return changed.replace(b'"@@"', rng.choice(RAW))
