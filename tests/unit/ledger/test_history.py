@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.ledger import history, reader
-from batch_snapshot.ledger.history import CRASHED, FailureGroup, History, RowState
+from batch_snapshot.ledger.history import CRASHED, History, RowState
 from batch_snapshot.ledger.records import (
     End,
     IntendedRow,
@@ -146,8 +146,7 @@ def reference(
                 if not settled and not doubted:
                     known[row] = doubt
             elif before is None:
-                none = {"status": None, "ambiguous": False, "first_sent_at": None, "kind": None, "code": None}
-                known[row] = doubt._replace(**none)
+                known[row] = RowState(None, *doubt[1:3], False, None, offset=doubt.offset)  # noqa: FBT003
     return known, in_flight
 
 
@@ -162,7 +161,7 @@ def test_a_history_is_what_a_naive_reference_makes_of_the_same_lines(invocations
     assert past.succeeded == {row.key for row, state in known.items() if state.status is Status.SUCCEEDED}
     left = {row.key: state for row, state in known.items() if state.status is not Status.SUCCEEDED}
     assert past.unfinished == left
-    groups = [FailureGroup(one.status, one.kind, one.code) for one in left.values() if one.status]
+    groups = [(one.status, one.kind, one.code) for one in left.values() if one.status]
     assert past.failures() == Counter(groups)
     assert past.end == (invocations[-1].end if invocations else None)
     assert (past.first, past.last) == ((header(), header()) if invocations else (None, None))
