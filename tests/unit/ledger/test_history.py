@@ -133,9 +133,15 @@ def reference(
                     left[one.row] = RowState(Status.IN_DOUBT, one.client_token, one.generation, *why)
             else:
                 left.pop(record.row, None)
-                error = (record.error.kind, record.error.code) if record.error else (None, None)
-                sent = (record.generation, record.ambiguous, record.first_sent_at)
-                known[record.row] = RowState(record.status, record.client_token, *sent, *error, at)
+                error, named = record.error, (record.client_token, record.generation, record.ambiguous)
+                known[record.row] = RowState(
+                    record.status,
+                    *named,
+                    record.first_sent_at,
+                    error and error.kind,
+                    error and error.code,
+                    at,
+                )
         running = live and invocation.end is None and index == len(invocations) - 1
         in_flight = len(left) if running else 0
         for row, doubt in {} if running else left.items():
