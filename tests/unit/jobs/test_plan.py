@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from random import Random
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -20,33 +19,6 @@ from batch_snapshot.ledger.records import End, Line
 from batch_snapshot.models import ErrorKind, Outcome, Request, Row, RowError, Status, client_token
 from tests.support import strategies
 from tests.support.strategies import POOL, RUN_ID, START, header, patient
-
-ROW = POOL[0]
-DOUBTFUL = RowState(
-    status=Status.IN_DOUBT,
-    client_token="the ledger's",
-    generation=3,
-    ambiguous=True,
-    first_sent_at=START,
-    kind=ErrorKind.DENIED,
-    code="AccessDeniedException",
-)
-
-
-def failed(kind: ErrorKind = ErrorKind.INVALID, code: str = "ValidationException", **more: Any) -> RowState:
-    known = RowState(Status.FAILED, "the ledger's", 3, ambiguous=False, first_sent_at=START)
-    return known._replace(kind=kind, code=code, **more)
-
-
-UNSENT = RowState(
-    status=None, client_token="the ledger's", generation=2, ambiguous=False, first_sent_at=None, offset=0
-)
-
-
-def retried(past: RowState, selection: Selection | None = None) -> Request | None:
-    (request,) = plan.retried([(ROW, past)], selection or Selection(), RUN_ID)
-    return request
-
 
 # ---- run and resume
 
@@ -73,65 +45,51 @@ def test_what_a_run_sends_and_what_is_settled_are_all_rows(invocations, rows):
             assert request.first_sent_at == entry.first_sent_at
 
 
-@given(strategies.histories)
-@patient
-def test_what_a_retry_of_all_sends_and_what_is_settled_or_unattempted_are_all_rows(invocations):
-    lines = strategies.lines_of(invocations)
-    past = history.fold(lines)
-    requests = list(plan.retried(history.unfinished_rows(lines, past), plan.all_unfinished(), RUN_ID))
-    assert len(requests) == len(past.unfinished)
-    sent = {request.row for request in requests if request}
-    assert sent == {row for row in POOL if past.status(row.key) in {Status.FAILED, Status.IN_DOUBT}}
-    for request in filter(None, requests):
-        entry = past.unfinished[request.row.key]
-        if entry.ambiguous:
-            assert (request.client_token, request.generation) == (entry.client_token, entry.generation)
-            assert (request.ambiguous, request.first_sent_at) == (True, entry.first_sent_at)
-        else:
-            assert request == Request(
-                request.row, client_token(RUN_ID, request.row, entry.generation + 1), entry.generation + 1
-            )
-
-
 # ---- retry
 
 
-def test_a_refused_row_is_retried_under_a_new_token():
-    past = failed(ErrorKind.TRANSIENT)
-    assert retried(past) == Request(ROW, client_token(RUN_ID, ROW, 4), 4)
+CURABLE = frozenset({ErrorKind.TRANSIENT, ErrorKind.CONFLICT, ErrorKind.QUOTA})
+#: What `retry` takes by itself, with `--all`, and with any words of `--only`.
+selections = st.sampled_from([Selection(), plan.all_unfinished()]) | st.builds(
+    Selection,
+    st.frozensets(st.sampled_from(ErrorKind)),
+    st.frozensets(st.sampled_from(["A", "B", history.CRASHED])),
+    st.booleans(),
+)
 
 
-@pytest.mark.parametrize("past", [DOUBTFUL, failed(ErrorKind.TRANSIENT, ambiguous=True)])
-def test_an_ambiguous_row_is_retried_under_its_old_token(past):
-    assert retried(past) == Request(ROW, "the ledger's", 3, ambiguous=True, first_sent_at=START)
+def test_retry_takes_what_another_try_can_cure_and_with_all_every_kind():
+    assert Selection() == Selection(CURABLE, frozenset(), in_doubt=True)
+    assert plan.all_unfinished() == Selection(frozenset(ErrorKind), frozenset(), in_doubt=True)
 
 
-@pytest.mark.parametrize("kind", ErrorKind)
-def test_retry_takes_the_kinds_that_another_try_can_cure(kind):
-    taken = retried(failed(kind)) is not None
-    assert taken is (kind in {ErrorKind.TRANSIENT, ErrorKind.CONFLICT, ErrorKind.QUOTA})
-
-
-def test_retry_takes_doubtful_rows_of_any_kind():
-    assert retried(DOUBTFUL) is not None
-
-
-@pytest.mark.parametrize("selection", [Selection(), plan.all_unfinished()])
-def test_no_retry_takes_what_was_never_tried(selection):
-    assert retried(UNSENT, selection) is None
-
-
-@pytest.mark.parametrize("past", [DOUBTFUL, *(failed(kind, "Any") for kind in ErrorKind)])
-def test_retry_all_takes_all_that_failed_or_is_in_doubt(past):
-    assert retried(past, plan.all_unfinished()) is not None
+@given(strategies.histories, selections)
+@patient
+def test_a_retry_sends_what_is_selected_under_its_old_token_if_a_try_was_ambiguous(invocations, selection):
+    lines = strategies.lines_of(invocations)
+    past = history.fold(lines)
+    requests = list(plan.retried(history.unfinished_rows(lines, past), selection, RUN_ID))
+    assert len(requests) == len(past.unfinished)
+    sent = {request.row: request for request in requests if request}
+    for row in POOL:
+        entry = past.unfinished.get(row.key)
+        if entry is None or entry.status is None:
+            assert row not in sent, "it succeeded, or was never tried"
+            continue
+        doubtful = selection.in_doubt and entry.status is Status.IN_DOUBT
+        assert (row in sent) is (doubtful or entry.kind in selection.kinds or entry.code in selection.codes)
+        again = entry.generation + 1
+        expected = Request(row, client_token(RUN_ID, row, again), again)
+        if entry.ambiguous:
+            expected = Request(row, *entry[1:3], ambiguous=True, first_sent_at=entry.first_sent_at)
+        assert sent.get(row) in {None, expected}
 
 
 def test_a_failure_that_is_shown_as_unknown_can_be_selected_as_unknown():
     """A result line may have no error; the summary shows such rows as `unknown`."""
     past = RowState(Status.FAILED, "token", 0, ambiguous=False, first_sent_at=None)
     assert history.failure_group(past).kind is ErrorKind.UNKNOWN
-    assert retried(past, plan.parse_only("unknown", [])) is not None
-    assert retried(past, plan.all_unfinished()) is not None
+    assert plan.parse_only("unknown", []).takes(past)
 
 
 # ---- --only
@@ -151,17 +109,6 @@ def test_a_failure_that_is_shown_as_unknown_can_be_selected_as_unknown():
 def test_only_takes_kinds_codes_and_in_doubt(words, kinds, codes, in_doubt):
     chosen = plan.parse_only(words, ["AccessDeniedException", "RunCrashed", ""])
     assert chosen == Selection(frozenset(map(ErrorKind, kinds)), frozenset(codes), in_doubt)
-
-
-def test_only_selects_nothing_else():
-    chosen = plan.parse_only("AccessDeniedException", ["AccessDeniedException", "ValidationException"])
-    assert chosen.takes(failed(ErrorKind.DENIED, "AccessDeniedException"))
-    assert chosen.takes(DOUBTFUL)  # it bears the code that is asked for
-    assert not chosen.takes(failed())
-    assert not chosen.takes(failed(ErrorKind.TRANSIENT, "InternalServerException"))
-    assert not plan.parse_only("in_doubt", []).takes(failed(ErrorKind.TRANSIENT))
-    assert plan.parse_only("in_doubt", []).takes(DOUBTFUL)
-    assert not plan.parse_only("transient", []).takes(DOUBTFUL)
 
 
 @pytest.mark.parametrize("word", ["transeint", "Transient", "failed", "SomeException", "transient quota"])
@@ -219,7 +166,7 @@ def test_batches_lose_nothing_keep_the_order_and_are_bounded(stream, size, strid
 
 
 def test_batches_are_full_where_all_rows_are_sent():
-    requests = [Request(ROW, str(n)) for n in range(130)]
+    requests = [Request(POOL[0], str(n)) for n in range(130)]
     assert [len(batch) for batch in plan.batches(requests, 64)] == [64, 64, 2]
 
 

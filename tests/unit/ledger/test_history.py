@@ -133,13 +133,14 @@ def reference(
                     left[one.row] = RowState(Status.IN_DOUBT, one.client_token, one.generation, *why)
             else:
                 left.pop(record.row, None)
-                error, named = record.error, (record.client_token, record.generation, record.ambiguous)
+                error, token = record.error, (record.client_token, record.generation)
                 known[record.row] = RowState(
                     record.status,
-                    *named,
+                    *token,
+                    record.ambiguous,
                     record.first_sent_at,
-                    error and error.kind,
-                    error and error.code,
+                    error.kind if error else None,
+                    error.code if error else None,
                     at,
                 )
         running = live and invocation.end is None and index == len(invocations) - 1
