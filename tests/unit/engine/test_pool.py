@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.errors import LedgerWriteError, StorageError
 from batch_snapshot.failures import retry
-from batch_snapshot.failures.breakers import LIMIT
 from batch_snapshot.failures.error_codes import client_failure
 from batch_snapshot.failures.retry import FailureLimit
-from batch_snapshot.models import Failure, Receipt, Request, Row, Status, Verdict
+from batch_snapshot.models import Failure, Receipt, Request, Row, Status, Verdict, client_token
 from batch_snapshot.ratelimit.windows import QuotaWindow
 from tests.support.engine_world import (
     BROKEN,
@@ -64,15 +63,6 @@ def engine_kind(request):
 pytestmark = pytest.mark.anyio
 
 
-async def test_every_row_is_sent_once_and_recorded():
-    world = World()
-    await world.run(requests(500))
-    assert world.statuses() == {Status.SUCCEEDED: 500}
-    assert len(world.sent) == 500
-    assert {outcome.arn for outcome in world.outcomes} == {f"arn:{r.client_token}" for _, r in world.sent}
-    assert world.engine.ending is None
-
-
 async def test_never_more_calls_in_flight_than_concurrency():
     world = World(concurrency=5, latency=10, rate=1000)
     await world.run(requests(100))
@@ -95,14 +85,6 @@ async def test_with_more_accounts_than_calls_in_flight_each_keeps_its_pace():
         left = [at for at, request in world.sent if request.row.account == name]
         assert len(left) == 10
         assert min(after - before for before, after in pairwise(left)) > 0.45
-
-
-async def test_a_transient_failure_is_tried_again_under_the_same_token():
-    world = World(answer=lambda request, nth: BROKEN if nth < 3 else None)
-    await world.run(requests(10))
-    assert world.statuses() == {Status.SUCCEEDED: 10}
-    assert {outcome.attempts for outcome in world.outcomes} == {4}
-    assert len({request.client_token for _, request in world.sent}) == 10
 
 
 async def test_attempts_are_bounded():
@@ -180,19 +162,6 @@ async def test_expired_credentials_after_an_ambiguous_try_leave_the_row_in_doubt
     world = World(answer=lambda request, nth: BROKEN if nth == 0 else EXPIRED)
     await world.run(requests(1))
     assert [o.status for o in world.outcomes] == [Status.IN_DOUBT]
-
-
-async def test_denials_in_a_row_stop_the_account():
-    world = World(answer=lambda *_: DENIED, concurrency=1)
-    await world.run(requests(200))
-    assert len(world.outcomes) == LIMIT
-    assert world.ending().kind is StopKind.STOPPED
-
-
-async def test_denials_after_a_success_stop_no_account():
-    world = World(answer=lambda request, _: None if request.row.resource == "O0" else DENIED, concurrency=1)
-    await world.run(requests(100))
-    assert world.statuses() == {Status.SUCCEEDED: 1, Status.FAILED: 99}
 
 
 async def test_too_many_failures_stop_the_run():
@@ -282,46 +251,36 @@ async def test_what_cannot_be_recorded_is_not_begun():
     assert world.engine.accounts["main"].halted
 
 
-async def test_a_young_doubtful_row_is_sent_again_under_its_token():
-    world = World(token_ttl=600)
-    await world.run([doubtful(500)])
-    assert world.looked == []
-    assert [request.client_token for _, request in world.sent] == ["token"]
-    assert world.outcomes[0].first_sent_at == START - timedelta(seconds=500)
+FOUND = Receipt("arn:found", 3)
 
 
-async def test_an_old_doubtful_row_that_is_found_is_reconciled_without_a_call():
-    world = World(token_ttl=600, look=lambda _: Receipt("arn:found", 3))
-    await world.run([doubtful(700)])
-    assert world.sent == []
-    outcome = world.outcomes[0]
-    assert (outcome.status, outcome.reconciled, outcome.arn, outcome.revision) == (
-        Status.SUCCEEDED,
-        True,
-        "arn:found",
-        3,
-    )
-
-
-async def test_an_old_doubtful_row_that_is_not_found_is_sent_under_the_same_token():
-    world = World(token_ttl=600)
-    await world.run([doubtful(700)])
-    assert len(world.looked) == 1
-    assert [request.client_token for _, request in world.sent] == ["token"]
-    assert world.statuses() == {Status.SUCCEEDED: 1}
-
-
-async def test_an_old_doubtful_row_that_cannot_be_looked_up_stays_in_doubt():
-    world = World(token_ttl=600, look=lambda _: DENIED)
-    await world.run([doubtful(700)])
-    assert world.sent == []
-    assert [(o.status, o.error.code) for o in world.outcomes] == [(Status.IN_DOUBT, "AccessDeniedException")]
-
-
-async def test_with_resend_in_doubt_a_row_that_cannot_be_looked_up_is_sent():
-    world = World(token_ttl=600, look=lambda _: DENIED, resend_in_doubt=True)
-    await world.run([doubtful(700)])
-    assert world.statuses() == {Status.SUCCEEDED: 1}
+@pytest.mark.parametrize(
+    ("age", "found", "resend", "sent", "outcome"),
+    [
+        (500, FOUND, False, True, (Status.SUCCEEDED, False)),
+        (700, FOUND, False, False, (Status.SUCCEEDED, True)),
+        (700, None, False, True, (Status.SUCCEEDED, False)),
+        (700, DENIED, False, False, (Status.IN_DOUBT, False)),
+        (700, DENIED, True, True, (Status.SUCCEEDED, False)),
+    ],
+    ids=["young", "found", "not found", "not looked up", "to be resent"],
+)
+async def test_an_old_row_in_doubt_is_looked_up_before_it_is_sent_under_its_token(
+    age, found, resend, sent, outcome
+):
+    world = World(token_ttl=600, look=lambda _: found, resend_in_doubt=resend)
+    await world.run([doubtful(age)])
+    assert len(world.looked) == (age > 600)
+    assert [request.client_token for _, request in world.sent] == ["token"] * sent
+    (settled,) = world.outcomes
+    assert (settled.status, settled.reconciled) == outcome
+    if settled.reconciled:
+        assert (settled.arn, settled.revision) == ("arn:found", 3)
+    elif sent:
+        # What a look-up did not find was never sent.
+        assert (settled.first_sent_at == START - timedelta(seconds=age)) is (found is not None)
+    else:
+        assert settled.error.code == "AccessDeniedException"
 
 
 async def test_denied_look_ups_do_not_trip_the_breaker():
@@ -421,8 +380,11 @@ def test_nothing_is_forgotten_and_no_answer_is_misread(script, rows, concurrency
     assert len({o.request.row for o in world.outcomes}) == len(world.outcomes)
     if world.engine.ending is None:
         assert len(world.outcomes) == rows
+    assert len({request.client_token for _, request in world.sent}) == len(heard)
     for outcome in world.outcomes:
         answers = heard[outcome.request.row]
+        if outcome.status is Status.SUCCEEDED:
+            assert outcome.arn == f"arn:{client_token('run', outcome.request.row, 0)}"
         landed = any(failure and failure.may_have_landed for failure in answers)
         expected = Status.SUCCEEDED if answers[-1] is None else Status.IN_DOUBT if landed else Status.FAILED
         assert outcome.status is expected
@@ -432,17 +394,14 @@ def test_nothing_is_forgotten_and_no_answer_is_misread(script, rows, concurrency
         assert not any(failure and failure.verdict is Verdict.REFUSED for failure in answers[:-1])
 
 
-async def test_each_account_and_catalog_is_read_once_before_its_first_write():
+async def test_each_account_is_identified_and_each_catalog_read_once_before_its_first_write():
     world = World(accounts=("a", "b"))
     production = [
         Request(request.row._replace(catalog="AWS"), request.client_token) for request in requests(30, "a")
     ]
     await world.run([*requests(30, "a"), *production, *requests(30, "b")])
-    assert sorted((account, catalog) for _, account, catalog in world.probed) == [
-        ("a", "AWS"),
-        ("a", "Sandbox"),
-        ("b", "Sandbox"),
-    ]
+    assert sorted(world.identified) == [("a", 0.0, 0.0), ("b", 0.0, 0.0)], "before anything leaves"
+    assert sorted(one[1:] for one in world.probed) == [("a", "AWS"), ("a", "Sandbox"), ("b", "Sandbox")]
     assert world.probed[0][0] == 0
     assert world.statuses() == {Status.SUCCEEDED: 90}
 
@@ -502,9 +461,14 @@ async def test_a_throttled_account_delays_no_other():
         world.engine.abort()
 
 
-async def test_the_manifest_is_read_no_further_ahead_than_needed():
-    """Backpressure: what the workers cannot take is not read."""
-    world = World(latency=1e6, concurrency=4, rate=1000)
+@pytest.mark.parametrize(
+    ("accounts", "expected"),
+    [(("main",), None), (("main", "idle"), {"main": 10_000})],
+    ids=["no row can be taken", "the other account has no rows"],
+)
+async def test_the_manifest_is_read_no_further_ahead_than_needed(accounts, expected):
+    """That an account has no row is known from the validation: else it might be the last of a million."""
+    world = World(latency=1e6, concurrency=4, rate=1000, accounts=accounts)
     read = 0
 
     def batches():
@@ -514,25 +478,7 @@ async def test_the_manifest_is_read_no_further_ahead_than_needed():
             yield [request]
 
     async with anyio.create_task_group() as group:
-        group.start_soon(world.engine.run, batches())
-        await anyio.sleep(100)
-        assert read < 100
-        world.engine.abort()
-
-
-async def test_nothing_is_read_ahead_for_an_account_that_has_no_rows():
-    """Its next row might be the last of a million; that there is none is known from the validation."""
-    world = World(latency=1e6, accounts=("stuck", "idle"))
-    read = 0
-
-    def batches():
-        nonlocal read
-        for request in requests(10_000, "stuck"):
-            read += 1
-            yield [request]
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(world.engine.run, batches(), {"stuck": 10_000})
+        group.start_soon(world.engine.run, batches(), expected)
         await anyio.sleep(100)
         assert read < 100
         world.engine.abort()
@@ -604,16 +550,6 @@ async def test_the_pace_of_reads_recovers():
 
 
 # -- whose account it is -------------------------------------------------------------------------------
-
-
-async def test_each_account_is_identified_once_before_anything_of_it_leaves():
-    world = World(accounts=("a", "b"))
-    production = [
-        Request(request.row._replace(catalog="AWS"), request.client_token) for request in requests(30, "a")
-    ]
-    await world.run([*requests(30, "a"), *production, *requests(30, "b")])
-    assert sorted(world.identified) == [("a", 0.0, 0.0), ("b", 0.0, 0.0)]
-    assert world.statuses() == {Status.SUCCEEDED: 90}
 
 
 async def test_an_account_without_valid_credentials_stops_before_its_first_permit():

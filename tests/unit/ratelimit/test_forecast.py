@@ -26,33 +26,6 @@ NOW = datetime(2026, 11, 25, 2, 10, tzinfo=timezone(timedelta(hours=2), "EET"))
 # ---- by examples
 
 
-def test_a_rate_alone_makes_one_span():
-    assert forecast(400, 2, [], []) == Forecast((ForecastSpan(0.0, 400),), 199.5)
-    assert forecast(1, 2, [(60, 5)], []) == Forecast((ForecastSpan(0.0, 1),), 0.0)
-
-
-def test_no_calls_take_no_time():
-    assert forecast(0, 1, [(60, 1)], [0.0]) == Forecast((), 0.0)
-
-
-def test_a_backfill_of_days_goes_in_one_span_a_day():
-    backfill = forecast(35_000, 1, [(DAY, 10_000)], [])
-    assert backfill.spans == (
-        ForecastSpan(0.0, 10_000),
-        ForecastSpan(DAY, 10_000),
-        ForecastSpan(2 * DAY, 10_000),
-        ForecastSpan(3 * DAY, 5_000),
-    )
-    assert backfill.ends_in == 3 * DAY + 4999
-
-
-def test_the_gap_of_a_slow_rate_is_no_pause():
-    assert forecast(50, 0.01, [], []).spans == (ForecastSpan(0.0, 50),)
-    assert forecast(50, 0.01, [(DAY, 40)], []).spans == (ForecastSpan(0.0, 40), ForecastSpan(DAY, 10))
-    assert len(forecast(50, 0.1, [(20, 1)], [], pause=19.9).spans) == 50
-    assert len(forecast(50, 0.1, [(20, 1)], [], pause=20).spans) == 1
-
-
 def test_a_window_with_a_limit_of_zero_never_opens():
     assert forecast(5, 1, [(60, 10), (DAY, 0)], []) == Forecast((ForecastSpan(inf, 5),), inf)
 
@@ -63,12 +36,12 @@ def test_a_rate_of_zero_or_less_is_refused(rate):
         forecast(5, rate, [], [])
 
 
-def test_a_million_calls_are_forecast_quickly():
-    """A loose bound: it takes about a second."""
+def test_many_calls_are_forecast_quickly():
+    """A loose bound: these take a third of a second."""
     ages = [index / 2 for index in range(100_000)]
     begun = time.perf_counter()
-    assert forecast(1_000_000, 15, [(60, 800), (3600, 40_000), (DAY, 100_000)], ages).ends_in > 9 * DAY
-    assert time.perf_counter() - begun < 15
+    assert forecast(300_000, 15, [(60, 800), (3600, 40_000), (DAY, 100_000)], ages).ends_in > 2 * DAY
+    assert time.perf_counter() - begun < 5
 
 
 # ---- by the plainest model
@@ -102,14 +75,15 @@ rates = st.sampled_from([0.125, 0.5, 1.0, 2.0, 4.0])
 some_ages = st.lists(quarters, max_size=12)
 
 
-@given(st.integers(1, 25), rates, some_windows, some_ages, st.sampled_from([0.0, 1.0, 10.0, 60.0]))
+@given(st.integers(0, 25), rates, some_windows, some_ages, st.sampled_from([0.0, 1.0, 10.0, 60.0]))
 @settings(patient, max_examples=150)
 def test_a_forecast_equals_that_of_a_plain_model(calls, rate, windows, ages, pause):
     times = plain(calls, rate, windows, ages)
     pause = max(pause, 1 / rate)
-    begins = [0, *(k for k in range(1, calls) if times[k] - times[k - 1] > pause), calls]
+    begins = [*[0][:calls], *(k for k in range(1, calls) if times[k] - times[k - 1] > pause), calls]
     assert forecast(calls, rate, windows, ages, pause) == Forecast(
-        tuple(ForecastSpan(times[first], end - first) for first, end in pairwise(begins)), times[-1]
+        tuple(ForecastSpan(times[first], end - first) for first, end in pairwise(begins)),
+        times[-1] if times else 0.0,
     )
 
 
@@ -158,50 +132,55 @@ def test_a_run_that_waits_for_no_window_ends_before_the_first_wait(calls, rate, 
 
 # ---- in words
 
-
-def words(calls: int, rate: float, windows: Sequence[tuple[float, int]], now: datetime = NOW) -> str:
-    return describe(forecast(calls, rate, windows, []), now)
-
-
-def test_days_of_this_week_are_named():
-    assert words(23_400, 1, [(DAY, 10_000)]) == (
-        "23,400 rows: 10,000 now, 10,000 from Thu 02:10, 3,400 from Fri 02:10; ends Fri 03:07 EET"
-    )
+A_DAY = [(DAY, 10_000)]
+SATURDAY = datetime(2026, 10, 24, 12, 0, tzinfo=ZoneInfo("Europe/Berlin"))
+LATE = NOW.replace(second=30, microsecond=400_000)
 
 
-def test_a_time_today_needs_no_day():
-    assert words(400, 1, []) == "400 rows: now; ends 02:17 EET"
-    assert words(1, 1, []) == "1 row: now; ends 02:10 EET"
-    # Pauses of less than a minute are not worth a word.
-    assert words(250, 100, [(60, 100)]) == "250 rows: now; ends 02:12 EET"
-    windows = [(120, 100)]
-    assert words(250, 100, windows) == "250 rows: 100 now, 100 from 02:12, 50 from 02:14; ends 02:14 EET"
+@pytest.mark.parametrize(
+    ("calls", "rate", "windows", "now", "words"),
+    [
+        (0, 1, [], NOW, "0 rows: nothing to do"),
+        (1, 1, [], NOW, "1 row: now; ends 02:10 EET"),
+        (400, 1, [], NOW, "400 rows: now; ends 02:17 EET"),
+        (100_000, 1, [], NOW, "100,000 rows: now; ends Thu 05:57 EET"),
+        (10**7, 1e-6, [], NOW, "10,000,000 rows: now; ends after the year 9999"),
+        (4000, 1, [(DAY, 0)], NOW, "4,000 rows: never, as a quota window leaves room for no call"),
+        # Pauses of less than a minute are not worth a word.
+        (250, 100, [(60, 100)], NOW, "250 rows: now; ends 02:12 EET"),
+        (250, 100, [(120, 100)], NOW, "250 rows: 100 now, 100 from 02:12, 50 from 02:14; ends 02:14 EET"),
+        (20_000, 1, A_DAY, SATURDAY, "20,000 rows: 10,000 now, 10,000 from Sun 11:00; ends Sun 13:47 CET"),
+        # Rounded up, so that they hold.
+        (20_000, 1, A_DAY, LATE, "20,000 rows: 10,000 now, 10,000 from Thu 02:11; ends Thu 04:58 EET"),
+    ],
+)
+def test_a_forecast_in_words_names_times_days_and_dates(calls, rate, windows, now, words):
+    assert describe(forecast(calls, rate, windows, []), now) == words
 
 
-def test_one_span_may_begin_later_and_end_on_another_day():
-    assert words(100_000, 1, []) == "100,000 rows: now; ends Thu 05:57 EET"
-    later = Forecast((ForecastSpan(7200.0, 5),), 7204.0)
-    assert describe(later, NOW) == "5 rows: from 04:10; ends 04:11 EET"
-    tomorrow = Forecast((ForecastSpan(DAY, 5),), DAY + 4)
-    assert describe(tomorrow, NOW) == "5 rows: from Thu 02:10; ends Thu 02:11 EET"
-
-
-def test_a_day_beyond_this_week_has_its_date():
-    almost = Forecast((ForecastSpan(6 * DAY - 60, 5),), 6 * DAY)
-    assert describe(almost, NOW) == "5 rows: from Tue 02:09; ends 2026-12-01 02:10 EET"
-    week = Forecast((ForecastSpan(0.0, 5),), 7 * DAY)
-    assert describe(week, NOW) == "5 rows: now; ends 2026-12-02 02:10 EET"
+@pytest.mark.parametrize(
+    ("begins", "ends", "words"),
+    [
+        (7200.0, 7204.0, "from 04:10; ends 04:11 EET"),
+        (DAY, DAY + 4, "from Thu 02:10; ends Thu 02:11 EET"),
+        (6 * DAY - 60, 6 * DAY, "from Tue 02:09; ends 2026-12-01 02:10 EET"),
+        (0.0, 7 * DAY, "now; ends 2026-12-02 02:10 EET"),
+        (0.0, nextafter(inf, 0), "now; ends after the year 9999"),
+    ],
+)
+def test_a_span_may_begin_and_end_on_another_day(begins, ends, words):
+    assert describe(Forecast((ForecastSpan(begins, 5),), ends), NOW) == f"5 rows: {words}"
 
 
 def test_of_many_spans_the_first_three_and_the_last_are_named():
-    assert words(6, 1, [(DAY, 1)]).count("from") == 5
-    assert "…" not in words(6, 1, [(DAY, 1)])
-    assert words(85_000, 1, [(DAY, 10_000)]) == (
+    assert describe(forecast(6, 1, [(DAY, 1)], []), NOW).count("from") == 5
+    assert describe(forecast(85_000, 1, A_DAY, []), NOW) == (
         "85,000 rows: 10,000 now, 10,000 from Thu 02:10, 10,000 from Fri 02:10, …, "
         "5,000 from 2026-12-03 02:10; ends 2026-12-03 03:34 EET"
     )
 
 
+<<<<<<< HEAD
 def test_no_rows_and_no_room_in_words():
     assert words(0, 1, []) == "0 rows: nothing to do"
     assert words(4000, 1, [(DAY, 0)]) == "4,000 rows: never, as a quota window leaves room for no call"
@@ -238,12 +217,14 @@ def test_times_are_rounded_up_so_that_they_hold():
     )
 
 
+=======
+>>>>>>> b63f345 (Tables of what a forecast says, and of what becomes of a row in doubt)
 any_time = st.datetimes(datetime(2000, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - it is drawn beside it
 
 
-@given(st.integers(1, 10**6), st.floats(0.01, 1000), any_time)
+@given(st.integers(1, 10_000), st.floats(0.01, 1000), any_time)
 @settings(patient, max_examples=30)
 def test_any_forecast_is_one_line(calls, rate, now):
-    line = describe(forecast(calls, rate, [(DAY, 400_000)], []), now)
+    line = describe(forecast(calls, rate, [(DAY, 4_000)], []), now)
     assert line.startswith(f"{calls:,} row")
     assert "\n" not in line
