@@ -180,19 +180,6 @@ def test_of_many_spans_the_first_three_and_the_last_are_named():
     )
 
 
-<<<<<<< HEAD
-def test_no_rows_and_no_room_in_words():
-    assert words(0, 1, []) == "0 rows: nothing to do"
-    assert words(4000, 1, [(DAY, 0)]) == "4,000 rows: never, as a quota window leaves room for no call"
-
-
-def test_a_time_after_the_year_9999_is_said_to_be_so():
-    assert describe(forecast(10**7, 1e-6, [], []), NOW) == ("10,000,000 rows: now; ends after the year 9999")
-    assert describe(Forecast((ForecastSpan(0.0, 1),), nextafter(inf, 0)), NOW).endswith(
-        "ends after the year 9999"
-    )
-
-
 def test_a_run_that_would_have_to_wait_ends_deferred():
     def ended(ages: Sequence[float]) -> str:
         return describe(forecast(250, 100, [(60, 100)], ages).for_run(wait=False), NOW)
@@ -202,23 +189,6 @@ def test_a_run_that_would_have_to_wait_ends_deferred():
     assert ended([30.0] * 100) == f"250 rows: none now, as {end}"
 
 
-def test_summer_time_is_followed():
-    berlin = ZoneInfo("Europe/Berlin")
-    saturday = datetime(2026, 10, 24, 12, 0, tzinfo=berlin)
-    assert words(20_000, 1, [(DAY, 10_000)], saturday) == (
-        "20,000 rows: 10,000 now, 10,000 from Sun 11:00; ends Sun 13:47 CET"
-    )
-
-
-def test_times_are_rounded_up_so_that_they_hold():
-    now = NOW.replace(second=30, microsecond=400_000)
-    assert words(20_000, 1, [(DAY, 10_000)], now) == (
-        "20,000 rows: 10,000 now, 10,000 from Thu 02:11; ends Thu 04:58 EET"
-    )
-
-
-=======
->>>>>>> b63f345 (Tables of what a forecast says, and of what becomes of a row in doubt)
 any_time = st.datetimes(datetime(2000, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - it is drawn beside it
 
 
