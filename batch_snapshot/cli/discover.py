@@ -71,11 +71,11 @@ def discover_command(output: Path | None, update: Path | None, name: str | None,
 def _filters(given: dict[str, Any]) -> "Filters":
     from batch_snapshot.manifest import filters, keys
 
-    known = keys.text_checks(keys.DISCOVER)
+    problems = {key.name: key.problem for key in keys.DISCOVER}
     lists = {name: given[name] or () for name in ("engagements", "created_by", "context_types", "stages")}
     single = {name: [given[name]] for name in ("changed_since", "template") if given[name]}
     for name, texts in (lists | single).items():
-        for wrong in filter(None, map(known[name].problem, texts)):
+        for wrong in filter(None, map(problems[name], texts)):
             raise InputError(f"discover: {wrong}")
     return filters.Filters(
         account="",

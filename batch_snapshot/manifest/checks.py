@@ -2,20 +2,20 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 from batch_snapshot.endpoints import has_credentials, is_url
 from batch_snapshot.manifest import filters
 from batch_snapshot.manifest.problems import quoted, quoted_ascii, suggestion
 from batch_snapshot.manifest.service_model import TEMPLATES, Shape
 
+#: Takes a text; returns what is wrong with it and the fix, or None.
+Problem: TypeAlias = Callable[[str], str | None]
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    #: Takes a text; returns what is wrong with it and the fix, or None.
-    problem: Callable[[str], str | None]
+
+class Check(NamedTuple):
+    problem: Problem
     #: The same as JSON Schema, as far as that can say it.
     schema: Callable[[], dict[str, Any]]
 

@@ -14,8 +14,8 @@ from itertools import zip_longest
 from unicodedata import category
 
 from batch_snapshot.manifest import keys
-from batch_snapshot.manifest.includes import Names
 from batch_snapshot.manifest.problems import Report, UnreadableError, quoted_ascii
+from batch_snapshot.manifest.sections import Names
 from batch_snapshot.manifest.service_model import row_input
 from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Scalar
 from batch_snapshot.text import plural

@@ -59,14 +59,12 @@ class ManifestKey:
     #: Value and comment in the manifest that `init` writes; None: it does not show the key there.
     sample: tuple[str, str] | None = None
 
+    def problem(self, text: str) -> str | None:
+        return self.check.problem(text) if self.check else None
+
 
 def names(section: Sequence[ManifestKey]) -> frozenset[str]:
     return frozenset(key.name for key in section)
-
-
-def text_checks(section: Sequence[ManifestKey]) -> dict[str, Check]:
-    """The checks of a section's texts by key; for a list, that of each of its texts."""
-    return {key.name: key.check for key in section if key.check is not None}
 
 
 _ENGAGEMENT = checks.shape("engagement", row_input, "engagement", "an engagement id, e.g. eng-0123456789abcd")

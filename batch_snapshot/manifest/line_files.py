@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from io import BufferedReader, TextIOWrapper
 from typing import Self
 
-from batch_snapshot.manifest.includes import Names
 from batch_snapshot.manifest.problems import Report, UnreadableError, quoted, quoted_ascii
+from batch_snapshot.manifest.sections import Names
 from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Reported, Scalar
 
-Entries = Callable[[BufferedReader, Report, Report, Names | None], Iterator[Node]]
+Entries = Callable[[BufferedReader, Report, Names | None], Iterator[Node]]
 
 #: Characters of the longest line.
 LONGEST = 1 << 20
@@ -18,19 +18,19 @@ LONGEST = 1 << 20
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-def csv_entries(lines: BufferedReader, report: Report, warn: Report, names: Names | None) -> Iterator[Node]:
+def csv_entries(lines: BufferedReader, report: Report, names: Names | None) -> Iterator[Node]:
     """The rows of a CSV file; `names` are those of its columns where they are not the keys of a pair."""
     from csv import Error  # most manifests have none
 
     from batch_snapshot.manifest import csv_columns
 
-    texts = _TextLines(lines, warn)
+    texts = _TextLines(lines, report)
     header = csv_columns.read_header(texts, names or {}, lambda: texts.number)
     if header is None:
         raise UnreadableError(0, "is empty: it needs a header, e.g. engagement,resource")
     found, line = header
     if ignored := found.ignored():
-        warn(line, ignored)
+        report.warn(line, ignored)
     reader = csv_columns.parser(texts, found.separator)
     while True:
         texts.first, line = "", texts.number + 1
@@ -48,9 +48,7 @@ def csv_entries(lines: BufferedReader, report: Report, warn: Report, names: Name
             yield entry
 
 
-def ndjson_entries(
-    lines: BufferedReader, report: Report, _warn: Report, _names: Names | None
-) -> Iterator[Node]:
+def ndjson_entries(lines: BufferedReader, report: Report, _names: Names | None) -> Iterator[Node]:
     texts = _TextLines(lines)
     for text in texts:
         if text.strip():
@@ -98,12 +96,12 @@ def _json_node(value: object, line: int, report: Report, deepest: int) -> Node:
 class _TextLines:
     """Each line's text, whatever ends the lines; byte order marks are dropped."""
 
-    def __init__(self, lines: BufferedReader, warn: Report | None = None) -> None:
-        """Read lines; with `warn`, those that are not UTF-8 are read as Windows-1252."""
+    def __init__(self, lines: BufferedReader, report: Report | None = None) -> None:
+        """Read lines; with `report`, those that are not UTF-8 are read as Windows-1252."""
         # Excel's "Unicode text" is UTF-16.
         form = ("utf-16", "strict") if lines.peek(2)[:2] in _UTF_16 else ("utf-8", "surrogateescape")
         self._lines = TextIOWrapper(lines, *form, newline="")
-        self._warn = warn
+        self._report = report
         self._warned = False
         self.number = 0
         #: The first one since this was emptied.
@@ -137,12 +135,12 @@ class _TextLines:
             return raw.decode()
         except UnicodeDecodeError as error:
             byte = raw[error.start]
-        if self._warn is None:
+        if self._report is None:
             raise UnreadableError(self.number, "not UTF-8: save the file in that encoding")
         if not self._warned:
             self._warned = True
             problem = f"not UTF-8 (byte \\x{byte:02x}): read as Windows-1252"
-            self._warn(self.number, f"{problem}; save the file as UTF-8 to be sure")
+            self._report.warn(self.number, f"{problem}; save the file as UTF-8 to be sure")
         try:
             return raw.decode("cp1252")
         except UnicodeDecodeError:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.files import open_regular
-from batch_snapshot.manifest import duplicates, includes
+from batch_snapshot.manifest import duplicates
 from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.manifest.problems import Place, ProblemLog
 from batch_snapshot.manifest.reader import DEFAULT_LOAD, LoadOptions, ManifestReader
 from batch_snapshot.models import Account, Row
+from batch_snapshot.text import escaped
 
 _CHUNK = 1 << 20
 
@@ -70,15 +71,18 @@ def load(path: Path, found: Path | None = None, options: LoadOptions = DEFAULT_L
         if key in keys:
             repeated.append(number)
             if reader.files[-1] is not found:
-                reader.warn(line, f"{row.engagement} {row.resource} is listed before: it stays one row")
+                reader.report.warn(
+                    line, f"{row.engagement} {row.resource} is listed before: it stays one row"
+                )
             continue
         keys[key] = key
         by_account[row.account] += 1
         catalogs.add(row.catalog)
     places = partial(_rows_with_places, reader.files[0], found, options)
-    problems = duplicates.find(places, duplicates.accounts_by_role(reader.accounts), reader.problems)
+    log = reader.report.problems
+    problems = duplicates.find(places, duplicates.accounts_by_role(reader.accounts), log)
     if problems:
-        raise ManifestError(problems, reader.problems.total)
+        raise ManifestError(problems, log.total)
     return Manifest(
         path=reader.files[0],
         name=reader.name,
@@ -88,8 +92,8 @@ def load(path: Path, found: Path | None = None, options: LoadOptions = DEFAULT_L
         catalogs=frozenset(catalogs),
         keys=keys,
         sha256=reader.digest.hexdigest(),
-        warnings=reader.warnings.lines(),
-        warning_count=reader.warnings.total,
+        warnings=reader.report.warnings.lines(),
+        warning_count=reader.report.warnings.total,
         files=tuple(reader.files),
         repeated=repeated,
         discover=reader.discover,
@@ -108,7 +112,7 @@ def find_duplicates(manifest: Manifest, aws_accounts: Mapping[str, str]) -> list
 def _rows_with_places(path: Path, found: Path | None, options: LoadOptions) -> Iterator[tuple[Row, Place]]:
     reader = ManifestReader(path, found, options)
     for row, line in reader.rows():
-        yield row, reader.place(line)
+        yield row, reader.report.place(line)
 
 
 def rows(manifest: Manifest) -> Iterator[Row]:
@@ -119,13 +123,13 @@ def rows(manifest: Manifest) -> Iterator[Row]:
     repeated = chain(manifest.repeated, [-1])
     skip = next(repeated)
     for number, (row, _) in enumerate(reader.rows()):
-        if reader.problems.total:
+        if reader.report.problems.total:
             raise _changed(manifest)
         if number == skip:
             skip = next(repeated)
         else:
             yield row
-    if reader.problems.total or reader.digest.hexdigest() != manifest.sha256:
+    if reader.report.problems.total or reader.digest.hexdigest() != manifest.sha256:
         raise _changed(manifest)
 
 
@@ -143,5 +147,5 @@ def _digest(files: Iterable[Path]) -> str | None:
 
 
 def _changed(manifest: Manifest) -> ManifestError:
-    name = includes.display(manifest.path)
+    name = escaped(str(manifest.path))
     return ManifestError([f"{name}: it, or a file it includes, changed since it was validated: start again"])

@@ -3,13 +3,13 @@
 import re
 from bisect import insort
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from batch_snapshot.files import open_regular
 from batch_snapshot.text import escaped, escaped_non_ascii, plural, truncated
@@ -29,13 +29,6 @@ _BRACKETS = re.compile(r"(?P<message>[^()]+) \((?P<hint>[^()]+)\)", re.DOTALL)
 _POSITION = re.compile(r"not valid \w+ from column (\d+) on ")
 #: Bytes of a line that are searched.
 _LONGEST = 1 << 20
-
-#: Takes the line and what is wrong there, with the fix.
-Report: TypeAlias = Callable[[int, str], None]
-
-
-def ignore(_line: int, _text: object) -> None:
-    """A `Report` that reports nothing."""
 
 
 @dataclass(eq=False)
@@ -82,6 +75,27 @@ class ProblemLog:
 
     def lines(self) -> list[str]:
         return [f"{place}: {text}" for place, _, text in self._kept]
+
+
+class Report:
+    """Takes problems, each with its line and the fix, and warnings of the file that is being read."""
+
+    def __init__(self, keep: int = KEPT) -> None:
+        self.problems, self.warnings = ProblemLog(keep), ProblemLog(keep)
+        self._file = Place(0, "", 0)
+
+    def begin(self, file: Path) -> None:
+        """What follows concerns this file."""
+        self._file = Place(self._file.file + 1, escaped(str(file)), 0)
+
+    def place(self, line: int) -> Place:
+        return self._file._replace(line=line)
+
+    def __call__(self, line: int, text: str | ProblemCount) -> None:
+        self.problems.add(self.place(line), text)
+
+    def warn(self, line: int, text: str) -> None:
+        self.warnings.add(self.place(line), text)
 
 
 def quoted(text: str) -> str:

@@ -8,10 +8,11 @@ from itertools import islice, zip_longest
 from pathlib import Path
 
 from batch_snapshot.errors import InputError
-from batch_snapshot.manifest import csv_columns, includes, keys, line_files
+from batch_snapshot.manifest import csv_columns, keys, line_files, sections
 from batch_snapshot.manifest.keys import ManifestKey
-from batch_snapshot.manifest.problems import UnreadableError, ignore
+from batch_snapshot.manifest.problems import Report, UnreadableError
 from batch_snapshot.manifest.service_model import row_input
+from batch_snapshot.text import escaped
 
 #: Rows of a file by whose values its columns are recognised.
 _LOOKED_AT = 100
@@ -36,19 +37,19 @@ def include_entry(file: Path, folder: Path) -> str:
     Columns with other names than the keys of a pair are recognised by their values. A file that is elsewhere,
     cannot be read, or has no such columns is an `InputError`.
     """
-    shown = includes.display(file)
+    shown = escaped(str(file))
     try:
         relative = file.resolve().relative_to(folder.resolve()).as_posix()
     except ValueError:
         where = "the current folder" if folder == Path() else f"the folder {folder}"
         raise InputError(f"{shown}: is outside the manifest's folder; move it into {where}") from None
     entries = line_files.ENTRIES.get(file.suffix.lower())
-    wrong = includes.read_problem(file, shown) if entries else f"{shown}: name a .csv or .ndjson file"
+    wrong = sections.read_problem(file, shown) if entries else f"{shown}: name a .csv or .ndjson file"
     if wrong or entries is None:
         raise InputError(wrong or "")
     try:
         with file.open("rb") as lines:
-            found = entries(lines, ignore, ignore, None)
+            found = entries(lines, Report(), None)
             next(found, None)
     except UnreadableError as error:
         columns = _recognised(file) if file.suffix.lower() == ".csv" else None

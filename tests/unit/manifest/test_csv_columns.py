@@ -12,6 +12,7 @@ from jsonschema import Draft7Validator
 from batch_snapshot import manifest
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.manifest import line_files
+from batch_snapshot.manifest.problems import Report
 
 E1, E2 = "eng-0123456789abcd", "eng-0123456789abce"
 HEAD = "version: 1\nname: n\ndefaults: {catalog: Sandbox}\n"
@@ -339,7 +340,7 @@ def test_memory_is_flat_whatever_ends_the_lines():
 
     lines = Endless()
     read: Any = io.BufferedReader(lines)
-    entries = line_files.csv_entries(read, lambda *_: None, lambda *_: None, None)
+    entries = line_files.csv_entries(read, Report(), None)
     for _ in range(1000):
         next(entries)
     assert lines.served < 15
