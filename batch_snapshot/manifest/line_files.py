@@ -8,7 +8,7 @@ from typing import Self
 
 from batch_snapshot.manifest.problems import Report, UnreadableError, quoted, quoted_ascii
 from batch_snapshot.manifest.sections import Names
-from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Reported, Scalar
+from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Reported, Scalar, twice
 
 Entries = Callable[[BufferedReader, Report, Names | None], Iterator[Node]]
 
@@ -83,7 +83,7 @@ def _json_node(value: object, line: int, report: Report, deepest: int) -> Node:
         nodes: dict[str, Node] = {}
         for key, one in value:
             if key in nodes:
-                report(line, f"key {quoted(key)} stands here a second time: remove one")
+                report(line, twice(key))
             nodes[key] = _json_node(one, line, report, deepest - 1)
         return Fields(nodes, line)
     elif isinstance(value, list):

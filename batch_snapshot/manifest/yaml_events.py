@@ -6,7 +6,6 @@ refused here, so that no document can mean more than it shows. Scalars stay the 
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from types import MappingProxyType
 from typing import IO, Any, NamedTuple, TypeAlias
 
@@ -90,43 +89,62 @@ class Document:
     """
 
     def __init__(self, stream: IO[bytes], report: Report) -> None:
-        self._report = report
-        self._size = 0
+        self._stream, self._report = stream, report
         self._next: Callable[[], Any]
-        self._meter = _Meter(stream)
+        #: The last two pieces: libyaml may find at the end of one that the next is not UTF-8.
+        self._pieces = (b"", b"")
+        self._position = 0
+        #: Line ends before those two, and before the present entry or section.
+        self._lines = self._began = 0
+        #: Bytes, and values, since an entry or a section ended.
+        self._taken = self._size = 0
 
     def sections(self, *, bare: bool) -> Iterator[tuple[Scalar, Node]]:
         """Each top-level key with its value; `pairs` once for each of its entries.
 
         `bare`: the document may be a list of entries alone.
         """
-        with self._syntax_errors():
-            # The reader scans the first bytes at once
-            self._next = yaml.CSafeLoader(self._meter).get_event
-            yield from self._document(bare=bare)
-
-    @contextmanager
-    def _syntax_errors(self) -> Iterator[None]:
         try:
-            yield
-        except ReaderError as error:
+            # The reader scans the first bytes at once
+            self._next = yaml.CSafeLoader(self).get_event
+            yield from self._document(bare=bare)
+        except (ReaderError, yaml.MarkedYAMLError) as error:
+            raise self._unreadable(error) from error
+
+    def read(self, size: int = -1, /) -> bytes:
+        """For libyaml, which would read a text without end before it returns an event."""
+        before, last = self._pieces
+        if not self._taken:
+            self._began = self._lines + before.count(b"\n") + last.count(b"\n")
+        elif self._taken > LONGEST:
+            wrong = f"more than {LONGEST:,} bytes in one entry: split it up, or end its quotes"
+            raise UnreadableError(self._began + 1, wrong)
+        self._lines += before.count(b"\n")
+        piece = self._stream.read(size)
+        self._pieces = last, piece
+        self._taken += len(piece)
+        self._position += len(piece)
+        return piece
+
+    def _unreadable(self, error: ReaderError | yaml.MarkedYAMLError) -> UnreadableError:
+        if isinstance(error, ReaderError):
             fix = "save the file as UTF-8, without control characters"
-            line = self._meter.line_at(error.position)
-            raise UnreadableError(line, f"not readable: {error.reason}: {fix}") from error
-        except yaml.MarkedYAMLError as error:
-            mark: Any = error.problem_mark or error.context_mark
-            hint = "check the indentation, brackets and quotes there; keys of one level begin in one column"
-            if "cannot start any token" in (error.problem or ""):
-                hint = "a tab? indent with spaces; quote text that begins with @ or `"
-            where = f", {error.context}" if error.context else ""
-            line = mark.line + 1 if mark else 0
-            if "nesting depth" in (error.problem or ""):  # newer libyaml has a limit of its own
-                raise UnreadableError(line, TOO_DEEP) from error
-            began: Any = error.context_mark
-            if began and began.line + 1 != line:
-                where += f" that begins in line {began.line + 1}"
-            at = f" from column {mark.column + 1} on" if mark else ""
-            raise UnreadableError(line, f"not valid YAML{at} ({error.problem}{where}): {hint}") from error
+            read = b"".join(self._pieces)
+            before = read.count(b"\n", 0, max(0, len(read) - (self._position - error.position)))
+            return UnreadableError(self._lines + 1 + before, f"not readable: {error.reason}: {fix}")
+        began: Any = error.context_mark
+        mark, problem = error.problem_mark or began, error.problem or ""
+        line = mark.line + 1 if mark else 0
+        if "nesting depth" in problem:  # newer libyaml has a limit of its own
+            return UnreadableError(line, TOO_DEEP)
+        hint = "check the indentation, brackets and quotes there; keys of one level begin in one column"
+        if "cannot start any token" in problem:
+            hint = "a tab? indent with spaces; quote text that begins with @ or `"
+        where = f", {error.context}" if error.context else ""
+        if began and began.line + 1 != line:
+            where += f" that begins in line {began.line + 1}"
+        at = f" from column {mark.column + 1} on" if mark else ""
+        return UnreadableError(line, f"not valid YAML{at} ({error.problem}{where}): {hint}")
 
     def _document(self, *, bare: bool) -> Iterator[tuple[Scalar, Node]]:
         self._next()
@@ -150,7 +168,7 @@ class Document:
         seen: set[str] = set()
         event = self._next()
         while type(event) is not MappingEndEvent:
-            self._size = self._meter.taken = 0
+            self._size = self._taken = 0
             key, value = self._key(event, 1), self._next()
             if key and key.text == PAIRS and PAIRS not in seen:
                 yield from self._entries(key, value)
@@ -162,7 +180,7 @@ class Document:
                 if key and key.text != "accounts" and isinstance(node, Fields):
                     _refuse_keys_of_the_top(key.text, node)
                 if key and key.text in seen:
-                    self._duplicate(key.text, key.line)
+                    self._report(key.line, twice(key.text))
                 elif key:
                     yield key, node
             seen.update([key.text] if key else [])
@@ -174,27 +192,25 @@ class Document:
                 self._report(node.line, "pairs must be a list of {engagement: …, resource: …}")
             return
         self._decorated(event)
-        get, meter = self._next, self._meter
+        get = self._next
         while type(event := get()) is not SequenceEndEvent:
-            self._size = meter.taken = 0
+            self._size = self._taken = 0
             yield key, self._node(event, 2)
 
     def _node(self, event: Any, depth: int) -> Node:
         kind = type(event)
-        if kind is ScalarEvent:
-            if event.tag is None and event.anchor is None:
-                return Scalar(event.value, event.start_mark.line + 1, event.style == "")
-            self._decorated(event)
-            return Reported(_line(event))
+        line: int = event.start_mark.line + 1
         if kind is AliasEvent:
-            self._report(_line(event), "YAML aliases are not supported: write the value out")
-            return Reported(_line(event))
-        if event.tag is not None or event.anchor is not None:
+            self._report(line, "YAML aliases are not supported: write the value out")
+            return Reported(line)
+        decorated = event.tag is not None or event.anchor is not None
+        if decorated:
             self._decorated(event)
+        if kind is ScalarEvent:
+            return Reported(line) if decorated else Scalar(event.value, line, event.style == "")
         if depth >= DEEPEST:
-            raise UnreadableError(_line(event), TOO_DEEP)
-        read = self._fields if kind is MappingStartEvent else self._items
-        return read(event.start_mark.line + 1, depth + 1)
+            raise UnreadableError(line, TOO_DEEP)
+        return self._fields(line, depth + 1) if kind is MappingStartEvent else self._items(line, depth + 1)
 
     def _fields(self, line: int, depth: int) -> Fields:
         nodes: dict[str, Node] = {}
@@ -205,39 +221,33 @@ class Document:
             if key is None:
                 continue
             if key.text in nodes:
-                self._duplicate(key.text, key.line)
+                self._report(key.line, twice(key.text))
             else:
                 nodes[key.text], lines[key.text] = value, key.line
-        self._grow(len(nodes), line)
+        self._count(len(nodes), line)
         return Fields(nodes, line, lines)
 
     def _items(self, line: int, depth: int) -> Items:
         nodes: list[Node] = []
         while type(event := self._next()) is not SequenceEndEvent and len(nodes) <= LARGEST:
             nodes.append(self._node(event, depth))
-        self._grow(len(nodes), line)
+        self._count(len(nodes), line)
         return Items(nodes, line)
 
     def _key(self, event: Any, depth: int) -> Scalar | None:
         if type(event) is not ScalarEvent:
             self._report(_line(event), "a key must be plain text")
-            self._node(event, depth)
+        node = self._node(event, depth)
+        if type(node) is not Scalar or (node.text == "<<" and node.plain):
+            if type(node) is Scalar:
+                self._report(node.line, "YAML merge keys are not supported: write the values out")
             return None
-        if event.tag is not None or event.anchor is not None:
-            self._decorated(event)
-            return None
-        if event.value == "<<" and event.style == "":
-            self._report(_line(event), "YAML merge keys are not supported: write the values out")
-            return None
-        return Scalar(event.value, _line(event))
+        return node
 
-    def _grow(self, values: int, line: int) -> None:
+    def _count(self, values: int, line: int) -> None:
         self._size += values
         if self._size > LARGEST:
             raise UnreadableError(line, f"more than {LARGEST:,} values in one entry: split it up")
-
-    def _duplicate(self, key: str, line: int) -> None:
-        self._report(line, f"key {quoted(key)} stands here a second time: remove one")
 
     def _decorated(self, event: Any) -> None:
         if event.anchor is not None:
@@ -246,46 +256,15 @@ class Document:
             self._report(_line(event), f"YAML tags are not supported: remove {quoted(event.tag)}")
 
 
+def twice(key: str) -> str:
+    return f"key {quoted(key)} stands here a second time: remove one"
+
+
 def _refuse_keys_of_the_top(section: str, found: Fields) -> None:
     for name in found.nodes:
         if name in names(TOP):
             what = f"{name} is indented below {section}"
             raise UnreadableError(found.line_of(name), f"{what}: begin its line as far left as {section}:")
-
-
-class _Meter:
-    """A file that libyaml reads; libyaml would read a text without end before it returns an event."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        #: The last two pieces: libyaml may find at the end of one that the next is not UTF-8.
-        self._pieces = (b"", b"")
-        self._position = 0
-        #: Line ends before those two, and before the present entry or section.
-        self._lines = 0
-        self._began = 0
-        #: Bytes since an entry or a section ended.
-        self.taken = 0
-
-    def read(self, size: int = -1, /) -> bytes:
-        before, last = self._pieces
-        if not self.taken:
-            self._began = self._lines + before.count(b"\n") + last.count(b"\n")
-        elif self.taken > LONGEST:
-            raise UnreadableError(
-                self._began + 1,
-                f"more than {LONGEST:,} bytes in one entry: split it up, or end its quotes",
-            )
-        self._lines += before.count(b"\n")
-        self._pieces = last, self._stream.read(size)
-        self.taken += len(self._pieces[1])
-        self._position += len(self._pieces[1])
-        return self._pieces[1]
-
-    def line_at(self, position: int) -> int:
-        """The line of a byte that libyaml could not read."""
-        read = b"".join(self._pieces)
-        return self._lines + 1 + read.count(b"\n", 0, max(0, len(read) - (self._position - position)))
 
 
 def _line(event: Any) -> int:
