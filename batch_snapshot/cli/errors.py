@@ -41,6 +41,8 @@ def report(error: BaseException, arguments: Sequence[str], reporter: terminal.Re
     if isinstance(error, OSError) and error.filename is None:  # a stream, not a path
         return terminal.stdout_failed(error, reporter)
     if isinstance(error, click.UsageError) and (ctx := error.ctx) and reporter.log_format == "text":
+        while ctx.parent and not isinstance(ctx.parent.command, click.Group):
+            ctx = ctx.parent  # of `schedule`, whose words after -- are those of another command
         words = " ".join([ctx.command_path, *ctx.command.collect_usage_pieces(ctx)])
         terminal.log(f"Usage: {words} (see {ctx.command_path} --help)", reporter=reporter)
     interrupted = isinstance(error, KeyboardInterrupt | click.Abort)

@@ -93,7 +93,8 @@ def _checked(run_flags: tuple[str, ...]) -> dict[str, Any]:
             "--notify-webhook: its URL is a secret, and others read these files: "
             "give it as $BATCH_SNAPSHOT_NOTIFY_WEBHOOK, for which each of them has a place"
         )
-    given = retry_command.make_context("batch-snapshot run", ["LEDGER", *run_flags]).params
+    words, parent = ["LEDGER", *run_flags], click.get_current_context()
+    given = retry_command.make_context("batch-snapshot run", words, parent).params
     if given["only"] or given["everything"]:
         raise InputError("--only and --all are for retry alone: leave them out")
     return given

@@ -239,7 +239,10 @@ WRONG: list[tuple[list[str], str]] = [
     (["discover"], "Choose from: AWS, Sandbox; for example: batch-snapshot discover --catalog"),
     (["prune", "ledgers"], "Missing option '--keep'; for example: batch-snapshot prune ledgers --keep 30"),
     (["run", "trial.yaml", "--serve", "8080"], "extra argument (8080): write --serve=8080"),
-    (["schedule", "cron", "trial.yaml", "--", "--wiat"], "No such option '--wiat'. Did you mean '--wait'?"),
+    (
+        ["schedule", "cron", "trial.yaml", "--", "--wiat"],
+        "batch-snapshot schedule --help)\nerror: No such option '--wiat'. Did you mean '--wait'?",
+    ),
     (["run", "trial.yaml", "--name", "n", "--catalog", "AWS"], "--catalog is for CSV and NDJSON files"),
     (["status", "empty.ndjson"], "empty.ndjson"),
     (["status", "zeros.ndjson"], "move it away with `mv zeros.ndjson zeros.ndjson.original`"),
