@@ -16,6 +16,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft7Validator
 
 from batch_snapshot import manifest
 from batch_snapshot.errors import ManifestError
@@ -43,6 +44,9 @@ bounded = settings(
     # Every example writes the files of its folder anew.
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
+
+
+SCHEMA = Draft7Validator(manifest.schema())
 
 
 def expected(pairs: list[dict[str, Any]]) -> list[Row]:
@@ -111,6 +115,7 @@ def test_every_form_gives_the_same_rows(tmp_path, name, pairs, first):
         ),
         "list.yaml": (block + "include: [list.yml]\n", ("list.yml", quoted(pairs))),
     }
+    SCHEMA.validate({**head, "pairs": pairs})
     wanted = expected(pairs)
     keys = {row.key for row in wanted}
     for file, (text, include) in forms.items():

@@ -1,6 +1,7 @@
 """The table of manifest keys: everything that lists keys follows it."""
 
 from dataclasses import fields
+from typing import Any
 
 import orjson
 import pytest
@@ -62,6 +63,8 @@ def test_the_template_shows_every_key_that_has_a_sample():
         for key in section:
             if key.sample:
                 assert f"{key.name}: {key.sample[0]}" in text
+    properties: Any = manifest.schema()["properties"]
+    assert all(f"{key}:" in text for key in properties)
 
 
 def test_the_template_is_valid_with_its_accounts_uncommented(tmp_path):

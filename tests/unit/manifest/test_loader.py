@@ -7,6 +7,8 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+import yaml
+from jsonschema import Draft7Validator
 
 from batch_snapshot import manifest
 from batch_snapshot.errors import ManifestError
@@ -16,6 +18,7 @@ ENG = "eng-0123456789abcd"
 HEAD = "version: 1\nname: n\ndefaults: {catalog: Sandbox}\n"
 PAIR = f"{{engagement: {ENG}, resource: O1}}"
 PAIRS = f"pairs: [{PAIR}]\n"
+SCHEMA = Draft7Validator(manifest.schema())
 
 
 @pytest.fixture
@@ -181,7 +184,6 @@ def test_unusual_values_are_warnings(write, text, warning):
 
 MISTAKES = [
     # the text after a valid head, the line, part of the problem
-    ("pairs: []\n", 0, "lists no pairs: add some under pairs or include"),
     ("pairs: {}\n", 4, "pairs must be a list"),
     ("pairs: [x]\n", 4, 'not the text "x"'),
     ("pairs: [~]\n", 4, "not nothing"),
@@ -198,37 +200,18 @@ MISTAKES = [
     ),
     (f"pairs:\n- {{engagement: {ENG}, resource: {{a: b}}}}\n", 5, "must be a single text, not a mapping"),
     (f"pairs:\n- engagement: {ENG}\n  resource: 123\n", 6, "an opportunity id, e.g. O1234567"),
-    (f"pairs:\n- engagement: {ENG}\n  resource: 'O1\n\n    '\n", 6, "does not match"),
     (f"pairs:\n- {{engagement: {ENG}, resource: ''}}\n", 5, "resource is empty"),
     ("pairs:\n- {engagement: eng-0123456789ABCD, resource: O1}\n", 5, "e.g. eng-0123456789abcd"),
     (f"pairs:\n- {{engagement: {ENG}, resourse: O1}}\n", 5, "did you mean resource?"),
-    (f"pairs: [{PAIR[:-1]}, resource: O2}}]\n", 4, 'key "resource" stands here a second time'),
     (f"pairs: [{PAIR[:-1]}, catalog: sandbox}}]\n", 4, "did you mean Sandbox?"),
     (f"pairs: [{PAIR[:-1]}, resource_type: Lead}}]\n", 4, "known: Opportunity"),
+    (f"pairs: [{PAIR[:-1]}, account: a/b}}]\n", 4, "account"),
     (f"pairs: [{PAIR[:-1]}, template: a b}}]\n", 4, "does not match [a-zA-Z0-9]{3,80}"),
-    (f"pairs: [{PAIR[:-1]}, account: x}}]\n", 4, "declares no accounts"),
-    (f"pairs: [{PAIR[:-1]}, [a]: x}}]\n", 4, "a key must be plain text"),
     (f"pairs: [{PAIR[:-1]}, aws_session_token: hunter2}}]\n", 4, "credentials don't belong"),
-    (f"{PAIRS}{PAIRS}", 5, 'key "pairs" stands here a second time'),
-    (f"{PAIRS}name: m\n", 5, 'key "name" stands here a second time'),
     (f"{PAIRS}inclde: [a.csv]\n", 5, "did you mean include?"),
-    (f"pairs: &a [{PAIR}]\n", 4, "YAML anchors are not supported"),
-    ("pairs: *a\n", 4, "YAML aliases are not supported"),
-    (f"pairs: [!!map {PAIR}]\n", 4, "YAML tags are not supported"),
-    (f"pairs: [{PAIR[:-1]}, <<: {{account: x}}}}]\n", 4, "YAML merge keys are not supported"),
-    (f"{PAIRS}---\n{HEAD}", 5, "a second document"),
-    (f"{PAIRS}\tfoo: 1\n", 5, "a tab?"),
-    (f"pairs: [{PAIR}\n\n", 6, "that begins in line 4"),
-    ("pairs: \0\n", 4, "control characters"),
-    ("pairs: [" + "[" * 1000, 4, "nested deeper"),
-    ("pairs: [" + "{a: " * 1000, 4, "nested deeper"),
     ("include: a.csv\n", 4, "include must be a list"),
     ("include: [a.txt]\n", 4, "known are .csv"),
-    ("include: [a.csv]\n", 4, "does not exist"),
     ("include: [/etc/a.csv]\n", 4, "is absolute"),
-    ("include: [../a.csv]\n", 4, "leaves the manifest's folder"),
-    ("include: [m.yaml]\n", 4, "was read before"),
-    ('include: ["a\\0.csv"]\n', 4, "holds characters"),
     ("include: ['']\n", 4, "include is empty"),
     ("include: [~]\n", 4, "include is empty"),
     ("accounts: [a]\n", 4, "accounts must be a mapping"),
@@ -243,7 +226,6 @@ MISTAKES = [
     ("accounts: {a: {role_arn: 'arn:aws:iam::123456789012:role/x', external_id: a}}\n", 4, "external_id"),
     ("accounts: {a: {region: Ohio}}\n", 4, "not a region name"),
     ("accounts: {a: {endpoint_url: ftp://x}}\n", 4, "not an http or https URL"),
-    ("accounts: {a: {endpoint_url: 'http://[::1'}}\n", 4, "not an http or https URL"),
     ("accounts: {a: {endpoint_url: 'http://me:hunter2@x/'}}\n", 4, "what stands before @"),
     ("accounts: {a: {tags: x}}\n", 4, "tags must be a list"),
     ("accounts: {a: {tags: [x y]}}\n", 4, 'tag "x y"'),
@@ -252,23 +234,51 @@ MISTAKES = [
     ("accounts: {a: {quota: {per_day: 0}}}\n", 4, "positive whole number"),
     ("accounts: {a: {quota: {per_day: -1}}}\n", 4, "positive whole number"),
     ("accounts: {a: {quota: {per_day: 1.5}}}\n", 4, "positive whole number"),
-    ("accounts: {a: {quota: {per_day: 10_000}}}\n", 4, "plain digits"),
-    ("accounts: {a: {quota: {per_day: 010}}}\n", 4, "plain digits"),
     ("accounts: {a: {quota: {per_day: '10'}}}\n", 4, "plain digits"),
-    ("accounts: {a: {quota: {per_day: " + "9" * 5000 + "}}}\n", 4, "plain digits"),
     ("accounts: {a: {quota: {per_second: .inf}}}\n", 4, "positive number"),
-    ("accounts: {a: {quota: {per_second: .nan}}}\n", 4, "positive number"),
     ("accounts: {a: {quota: {per_second: 0.0}}}\n", 4, "positive number"),
     ("accounts: {a: {quota: {per_second: 1e3}}}\n", 4, "positive number"),
-    ("accounts: {a: {quota: {per_hour: 10, per_day: 100, reserve: 10}}}\n", 4, "leaves nothing of 10 calls"),
     ("accounts: {a: {quota: {reserve: -1}}}\n", 4, "0 or more"),
 ]
 
+#: Those that no schema can tell.
+BEYOND_THE_SCHEMA = [
+    ("pairs: []\n", 0, "lists no pairs: add some under pairs or include"),
+    (f"pairs:\n- engagement: {ENG}\n  resource: 'O1\n\n    '\n", 6, "does not match"),
+    (f"pairs: [{PAIR[:-1]}, resource: O2}}]\n", 4, 'key "resource" stands here a second time'),
+    (f"pairs: [{PAIR[:-1]}, account: x}}]\n", 4, "declares no accounts"),
+    (f"pairs: [{PAIR[:-1]}, [a]: x}}]\n", 4, "a key must be plain text"),
+    (f"{PAIRS}{PAIRS}", 5, 'key "pairs" stands here a second time'),
+    (f"{PAIRS}name: m\n", 5, 'key "name" stands here a second time'),
+    (f"pairs: &a [{PAIR}]\n", 4, "YAML anchors are not supported"),
+    ("pairs: *a\n", 4, "YAML aliases are not supported"),
+    (f"pairs: [!!map {PAIR}]\n", 4, "YAML tags are not supported"),
+    (f"pairs: [{PAIR[:-1]}, <<: {{account: x}}}}]\n", 4, "YAML merge keys are not supported"),
+    (f"{PAIRS}---\n{HEAD}", 5, "a second document"),
+    (f"{PAIRS}\tfoo: 1\n", 5, "a tab?"),
+    (f"pairs: [{PAIR}\n\n", 6, "that begins in line 4"),
+    ("pairs: \0\n", 4, "control characters"),
+    ("pairs: [" + "[" * 1000, 4, "nested deeper"),
+    ("pairs: [" + "{a: " * 1000, 4, "nested deeper"),
+    ("include: [a.csv]\n", 4, "does not exist"),
+    ("include: [../a.csv]\n", 4, "leaves the manifest's folder"),
+    ("include: [m.yaml]\n", 4, "was read before"),
+    ('include: ["a\\0.csv"]\n', 4, "holds characters"),
+    ("accounts: {a: {endpoint_url: 'http://[::1'}}\n", 4, "not an http or https URL"),
+    ("accounts: {a: {quota: {per_day: 10_000}}}\n", 4, "plain digits"),
+    ("accounts: {a: {quota: {per_day: 010}}}\n", 4, "plain digits"),
+    ("accounts: {a: {quota: {per_day: " + "9" * 5000 + "}}}\n", 4, "plain digits"),
+    ("accounts: {a: {quota: {per_second: .nan}}}\n", 4, "positive number"),
+    ("accounts: {a: {quota: {per_hour: 10, per_day: 100, reserve: 10}}}\n", 4, "leaves nothing of 10 calls"),
+]
 
-@pytest.mark.parametrize(("text", "line", "part"), MISTAKES)
-def test_a_mistake_is_named_with_its_line_and_the_fix(write, text, line, part):
-    rest = "" if "pairs" in text or "include" in text else PAIRS
-    (found,) = problems(write(HEAD + text + rest))
+
+@pytest.mark.parametrize(("text", "line", "part"), MISTAKES + BEYOND_THE_SCHEMA)
+def test_a_mistake_is_named_with_its_line_and_the_fix_and_the_schema_refuses_it(write, text, line, part):
+    whole = HEAD + text + ("" if "pairs" in text or "include" in text else PAIRS)
+    (found,) = problems(write(whole))
+    if (text, line, part) in MISTAKES:
+        assert not SCHEMA.is_valid(yaml.safe_load(whole))
     assert found.startswith(f"m.yaml:{line}: " if line else "m.yaml: ")
     assert part in found
     assert "hunter2" not in found
@@ -308,6 +318,8 @@ def test_a_mistake_is_named_with_its_line_and_the_fix(write, text, line, part):
 )
 def test_an_invalid_head_is_one_problem(write, text, expected):
     found = problems(write(text))
+    beyond_the_schema = isinstance(text, bytes) or "version: 1.0" in text or "account: x}" in text
+    assert beyond_the_schema or not SCHEMA.is_valid(yaml.safe_load(text))
     assert found[0].startswith(expected)
     assert [one for one in found if "without a catalog" not in one] == found[:1]
 
