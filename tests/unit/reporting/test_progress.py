@@ -1,7 +1,6 @@
 """A run while it goes: time left, rates, frames."""
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from math import inf
 from pathlib import Path
@@ -17,7 +16,6 @@ from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.failures.breakers import Pause
 from batch_snapshot.failures.error_codes import service_failure
 from batch_snapshot.ledger import history
-from batch_snapshot.ledger.history import History
 from batch_snapshot.models import Account, Quota, Status
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.forecast import Forecast
@@ -30,11 +28,6 @@ from batch_snapshot.reporting.stats import RunStats
 from tests.support.reports import outcome
 from tests.support.strategies import POOL, START
 from tests.support.virtual_time import in_virtual_time
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "nightly.ndjson"
 
 
 def states_of(*names: str, start: pace.Pace | None = None) -> dict[str, AccountState]:
@@ -68,30 +61,45 @@ def view(
 def left(
     settled: Mapping[str, int],
     todo: Mapping[str, int],
-    running: dict[str, AccountState] | None = None,
-    limits: AccountLimits | None = None,
-    *,
+    *steps: tuple[float, Callable[[RunView], object]],
+    start: pace.Pace | None = None,
     at: float = 20.0,
-) -> object:
-    """The seconds that are left, as forecast after so many seconds."""
+) -> list[float | None]:
+    """The seconds that are left, as forecast after so many seconds, and so long after each step."""
 
-    async def look() -> float | None:
-        seen = view(settled, todo, running, limits)
+    async def look() -> list[float | None]:
+        seen = view(settled, todo, states_of(*todo, start=start))
         await anyio.sleep(at)
-        return seen.left
+        found = [seen.left]
+        for seconds, step in steps:
+            step(seen)
+            await anyio.sleep(seconds)
+            found.append(seen.left)
+        return found
 
     return in_virtual_time(look)
 
 
-def test_time_left_follows_the_rows_of_this_run():
-    """200 rows in 20 seconds: those settled before do not count."""
-    assert left({"main": 200}, {"main": 950}) == pytest.approx(75, abs=0.2)
+FAST = pace.learned(50.0, 0.0)
 
 
-def test_no_time_left_is_shown_before_a_rate_is_known():
-    """One row in the first seconds would promise hours for a run of seconds."""
-    assert left({"main": 1}, {"main": 950}, at=5.0) is None
-    assert left({"main": 1}, {"main": 950}, states_of(start=pace.learned(50.0, 0.0)), at=5.0) is not None
+@pytest.mark.parametrize(
+    ("settled", "todo", "at", "start", "seconds"),
+    [
+        # 200 rows in 20 seconds: those settled before do not count.
+        ({"main": 200}, {"main": 950}, 20, None, 75),
+        ({"main": 200, "acme": 20, "done": 5}, {"main": 400, "acme": 100, "done": 5}, 20, None, 80),
+        # One row in the first seconds would promise hours for a run of seconds.
+        ({"main": 1}, {"main": 950}, 5, None, None),
+        ({"main": 1}, {"main": 951}, 5, FAST, 19),
+        ({"main": 200}, {"main": 950}, 0, None, None),
+        ({"main": 100}, {"main": 950, "acme": 5}, 20, None, None),
+    ],
+)
+def test_time_left_is_that_of_the_slowest_account_once_a_rate_of_each_is_known(
+    settled, todo, at, start, seconds
+):
+    assert left(settled, todo, at=at, start=start) == [seconds and pytest.approx(seconds, rel=0.02)]
 
 
 @pytest.mark.parametrize(
@@ -105,35 +113,26 @@ def test_no_time_left_is_shown_before_a_rate_is_known():
     ],
 )
 def test_time_left_follows_the_known_rate_unless_the_run_is_slower(settled, at, waited, rate):
-    running = states_of(start=pace.learned(50.0, 0.0))
-    running["main"].pacer.waited = waited
-    found = left({"main": settled}, {"main": settled + 750}, running, at=at)
+    def have_waited(seen: RunView) -> None:
+        seen.accounts["main"].pacer.waited = waited
+
+    _, found = left({"main": settled}, {"main": settled + 750}, (at, have_waited), start=FAST, at=0)
     assert found == pytest.approx(750 / rate, rel=0.02)
 
 
-def test_time_left_is_that_of_the_slowest_account():
-    settled, todo = {"main": 200, "acme": 20}, {"main": 400, "acme": 100}
-    assert left(settled, todo) == pytest.approx(80, abs=1.1)
+def test_time_left_ignores_accounts_that_stopped():
+    def stop(seen: RunView) -> None:
+        seen.accounts["acme"].stop = Stop(StopKind.DEFERRED, "spent")
+
+    _, found = left({"main": 200, "acme": 20}, {"main": 400, "acme": 100}, (20, stop), at=0)
+    assert found == pytest.approx(20, abs=0.2)
 
 
-def test_time_left_ignores_accounts_that_stopped_or_are_done():
-    settled, todo = {"main": 200, "acme": 20, "done": 5}, {"main": 400, "acme": 100, "done": 5}
-    running = states_of(*todo)
-    running["acme"].stop = Stop(StopKind.DEFERRED, "spent")
-    assert left(settled, todo, running) == pytest.approx(20, abs=0.2)
-
-
-def test_time_left_is_unknown_until_each_account_has_settled_a_row():
-    assert left({}, {"main": 950}) is None
-    assert left({"main": 100}, {"main": 950, "acme": 5}) is None
-    assert left({"main": 200}, {"main": 950}, at=0) is None
-
-
-def test_time_left_includes_waits_for_quota_windows(path):
+def test_time_left_includes_waits_for_quota_windows(tmp_path):
     """Ten in any hour, of which eight are used: two now, ten in an hour, and one more in two."""
     quota = Quota(per_hour=10)
     usage_clock = [1e6]
-    with CallLog(path.with_suffix(".sqlite"), clock=lambda: usage_clock[0]) as usage:
+    with CallLog((tmp_path / "usage.sqlite"), clock=lambda: usage_clock[0]) as usage:
         limits = limits_of(usage, main=quota)
         trio.run(limits.apply, states_of()["main"], identified)
         for _ in range(8):
@@ -157,95 +156,59 @@ def test_time_left_includes_waits_for_quota_windows(path):
     assert display.as_json(ending)["deferred_rows"] == 11
 
 
+def settle(rows: int) -> Callable[[RunView], None]:
+    return lambda seen: seen.stats.settled.update(main=rows)
+
+
+def change(event: Callable[[pace.Pace, float], pace.Pace]) -> Callable[[RunView], None]:
+    return lambda seen: seen.accounts["main"].pacer.change(lambda now: event(now, anyio.current_time()))
+
+
 def test_time_left_is_known_soon_where_a_window_is_waited_for():
     """A few seconds of calls say enough then: the window decides."""
-    running = states_of()
-    assert left({"main": 10}, {"main": 50}, running, at=5.0) is None
-    running["main"].pacer.waiting = (WindowFull(QuotaWindow("per_minute", 10, 60.0), 55.0), 60.0)
-    assert left({"main": 10}, {"main": 50}, running, at=5.0) == pytest.approx(20, abs=1)
+    full = WindowFull(QuotaWindow("per_minute", 10, 60.0), 55.0), 60.0
+    waiting = (0, lambda seen: setattr(seen.accounts["main"].pacer, "waiting", full))
+    assert left({"main": 10}, {"main": 50}, waiting, at=5.0) == [None, pytest.approx(20, abs=1)]
+
+
+def test_time_left_counts_down_between_forecasts():
+    """It is made anew every few seconds, not with every line."""
+    found = left({"main": 100}, {"main": 1000}, (5, settle(200)), (5, lambda _: None), at=10)
+    assert found == pytest.approx([90, 85, 700 / 15], abs=0.2)
+
+
+def test_time_left_follows_another_declared_rate_at_once():
+    slower = (0, change(lambda known, now: pace.redeclared(known, 2, now)))
+    found = left({"main": 100}, {"main": 1000}, slower, start=pace.declared(10), at=10)
+    assert found == pytest.approx([90, 450], rel=0.05)
+
+
+def test_a_pause_counts_neither_for_the_rate_nor_for_the_time_left():
+    """Ten rows a second for 20 seconds, then a pause of an hour: 750 rows take 75 seconds after it, too."""
+    steps = [(3595, lambda seen: seen.state.pause()), (5, bool), (0, lambda seen: seen.state.resume())]
+    first, *_, last = left({"main": 200}, {"main": 950}, *steps)
+    assert [first, last] == pytest.approx([75, 75], abs=0.2)
+
+
+def test_time_left_follows_the_rate_that_is_measured_under_a_declared_one_that_is_too_high():
+    """Then the run's average says nothing; the service allows 30 a second, which its throttles show."""
+    higher = (0, change(lambda known, now: pace.redeclared(known, 100, now)))
+    throttled = (0, change(lambda known, _: known._replace(known=30.0)))
+    steps = [higher, throttled, (10, settle(250))]
+    found = left({"main": 100}, {"main": 1000}, *steps, start=pace.declared(10), at=10)
+    assert found == pytest.approx([90, 9, 30, 26], rel=0.05)
 
 
 async def identified(name: str) -> str:
     return "aws/1"
 
 
-def test_time_left_counts_down_between_forecasts():
-    """It is made anew every few seconds, not with every line."""
-
-    async def main() -> list[float | None]:
-        seen = view({"main": 100}, {"main": 1000})
-        seconds_left = []
-        await anyio.sleep(10)
-        seconds_left.append(seen.left)
-        seen.stats.settled["main"] = 300
-        await anyio.sleep(5)
-        seconds_left.append(seen.left)
-        await anyio.sleep(5)
-        seconds_left.append(seen.left)
-        return seconds_left
-
-    found = in_virtual_time(main)
-    assert found == pytest.approx([90, 85, 700 / 15], abs=0.2)
-
-
-def test_time_left_follows_another_declared_rate_at_once():
-    async def main() -> list[float | None]:
-        running = states_of("main", start=pace.declared(10))
-        seen = view({"main": 100}, {"main": 1000}, running)
-        await anyio.sleep(10)
-        seconds_left = [seen.left]
-        running["main"].pacer.change(lambda now: pace.redeclared(now, 2, anyio.current_time()))
-        seconds_left.append(seen.left)
-        return seconds_left
-
-    found = in_virtual_time(main)
-    assert found == pytest.approx([90, 450], rel=0.05)
-
-
-def test_a_pause_counts_neither_for_the_rate_nor_for_the_time_left():
-    """Ten rows a second for 20 seconds, then a pause of an hour: 750 rows take 75 seconds after it, too."""
-
-    async def look() -> list[object]:
-        seen = view({"main": 200}, {"main": 950})
-        await anyio.sleep(20)
-        seconds_left = [seen.left]
-        seen.state.pause()
-        await anyio.sleep(3595)
-        _ = seen.left
-        await anyio.sleep(5)
-        seen.state.resume()
-        return [*seconds_left, seen.left]
-
-    assert in_virtual_time(look) == [pytest.approx(75, abs=0.2), pytest.approx(75, abs=0.2)]
-
-
-def test_time_left_follows_the_rate_that_is_measured_under_a_declared_one_that_is_too_high():
-    async def main() -> list[float | None]:
-        running = states_of("main", start=pace.declared(10))
-        seen = view({"main": 100}, {"main": 1000}, running)
-        await anyio.sleep(10)
-        seconds_left = [seen.left]
-        pacer = running["main"].pacer
-        # Then the run's average says nothing; the service allows 30 a second, which its throttles show.
-        pacer.change(lambda now: pace.redeclared(now, 100, anyio.current_time()))
-        seconds_left.append(seen.left)
-        pacer.change(lambda now: now._replace(known=30.0))
-        seconds_left.append(seen.left)
-        await anyio.sleep(10)
-        seen.stats.settled["main"] += 250
-        seconds_left.append(seen.left)
-        return seconds_left
-
-    found = in_virtual_time(main)
-    assert found == pytest.approx([90, 9, 30, 26], rel=0.05)
-
-
-def test_unreadable_call_log_does_not_end_the_display(path):
+def test_unreadable_call_log_does_not_end_the_display(tmp_path):
     async def main() -> str:
-        usage = CallLog(path.with_suffix(".sqlite"), clock=lambda: 1e6)
+        usage = CallLog((tmp_path / "usage.sqlite"), clock=lambda: 1e6)
         limits = limits_of(usage, main=Quota(per_day=10))
         await limits.apply(states_of()["main"], identified)
-        path.with_suffix(".sqlite").unlink()
+        (tmp_path / "usage.sqlite").unlink()
         seen = view({"main": 100}, {"main": 1000}, limits=limits)
         await anyio.sleep(10)
         line = display.line(progress.ProgressMeter(seen).frame(START))
@@ -260,24 +223,11 @@ def test_outcome_line():
     assert progress.outcome_line(outcome(POOL[1], Status.IN_DOUBT)) == "eng-1/O1 in doubt: C: denied"
 
 
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-
-def state_of(name: str, start: pace.Pace | None = None) -> AccountState:
-    return AccountState(name, Pacer(start or pace.declared(10.0)), Pacer(pace.declared(10)))
-
-
-def no_record(outcome):
-    raise AssertionError
-
-
 def watched(look):
+    """What a look at a run says whose account has a declared rate of ten."""
+
     async def main():
-        state = RunState({"main": state_of("main")}, no_record, lambda: NOW, DEFAULT_SETTINGS)
-        limits = AccountLimits({"main": Account("main")}, "aws", None, {})
-        stats = RunStats(History(), 1000, {"main": 950})
-        view = RunView("nightly", stats, state, limits, Path("l.ndjson"), started=anyio.current_time())
-        return await look(view)
+        return await look(view({}, {"main": 950}, states_of(start=pace.declared(10))))
 
     return in_virtual_time(main)
 
@@ -292,7 +242,7 @@ def test_present_rate_of_a_run_is_measured_over_the_last_seconds():
         for second in range(100):
             await anyio.sleep(1)
             view.accounts["main"].traffic.calls += 100 if second < 60 else 1
-            rates.append(meter.frame(NOW).rate)
+            rates.append(meter.frame(START).rate)
         return rates
 
     rates = watched(look)
@@ -302,7 +252,7 @@ def test_present_rate_of_a_run_is_measured_over_the_last_seconds():
 
 def test_frame_has_rows_rates_windows_and_stops_of_accounts():
     async def look(view):
-        main, acme = view.accounts["main"], state_of("acme", pace.Pace())
+        main, acme = view.accounts["main"], states_of("acme")["acme"]
         view.state.accounts["acme"] = acme
         view.stats.settled["main"] = 20
         windows = (QuotaWindow("per_hour", 50, 3600.0), QuotaWindow("per_day", 100, DAY))
@@ -312,7 +262,7 @@ def test_frame_has_rows_rates_windows_and_stops_of_accounts():
         acme.pacer.waiting = (WindowFull(windows[1], 7200.0), anyio.current_time() + 7200)
         acme.stop = Stop(StopKind.DEFERRED, "spent")
         await anyio.sleep(10)
-        return progress.ProgressMeter(view).frame(NOW)
+        return progress.ProgressMeter(view).frame(START)
 
     frame = watched(look)
     main, acme = frame.parts
@@ -344,7 +294,7 @@ def test_the_rate_of_the_last_seconds_is_never_shown_above_the_allowed_one(now_a
         view.accounts["main"].traffic.calls += 368
         await anyio.sleep(10)
         view.accounts["main"].pacer.change(lambda _: now_allowed)
-        return meter.frame(NOW)
+        return meter.frame(START)
 
     frame = watched(look)
     assert frame.rate <= frame.allowed
@@ -353,15 +303,15 @@ def test_the_rate_of_the_last_seconds_is_never_shown_above_the_allowed_one(now_a
 
 def test_the_limit_of_an_account_that_just_stopped_counts_as_long_as_its_calls():
     async def look(view):
-        view.state.accounts["acme"] = state_of("acme", pace.declared(10))
+        view.state.accounts["acme"] = states_of("acme", start=pace.declared(10))["acme"]
         meter = progress.ProgressMeter(view)
         for account in view.accounts.values():
             account.traffic.calls += 90
         await anyio.sleep(10)
         view.accounts["acme"].stop = Stop(StopKind.DEFERRED, "spent")
-        just_stopped = meter.frame(NOW)
+        just_stopped = meter.frame(START)
         await anyio.sleep(10)
-        return just_stopped, meter.frame(NOW)
+        return just_stopped, meter.frame(START)
 
     just_stopped, later = watched(look)
     assert (just_stopped.rate, just_stopped.allowed) == (18, pytest.approx(20))
@@ -398,25 +348,25 @@ def test_frame_has_failures_and_the_last_error():
     async def look(view):
         for number, status in enumerate([Status.FAILED, Status.SUCCEEDED, Status.IN_DOUBT]):
             view.stats.add(outcome(POOL[number], status))
-        return progress.ProgressMeter(view).frame(NOW)
+        return progress.ProgressMeter(view).frame(START)
 
     frame = watched(look)
     assert {group.status: number for group, number in frame.failures.items()} == {"failed": 1, "in_doubt": 1}
     assert frame.last_error == "eng-2/O2 C: denied"
-    assert frame.at == NOW
+    assert frame.at == START
 
 
 def test_frame_shows_a_pause_and_rows_that_all_fail():
     async def look(view):
         main = view.accounts["main"]
-        before = progress.ProgressMeter(view).frame(NOW).parts[0].failure
+        before = progress.ProgressMeter(view).frame(START).parts[0].failure
         main.pause = Pause.begin("unreachable", "cannot reach api:443: refused", anyio.current_time(), 120)
         await anyio.sleep(0.4)
-        paused = progress.ProgressMeter(view).frame(NOW).parts[0].failure
+        paused = progress.ProgressMeter(view).frame(START).parts[0].failure
         main.pause = None
         for _ in range(12):
             main.breaker = main.breaker.after(service_failure(code="403", message="<html>", http_status=403))
-        return before, paused, progress.ProgressMeter(view).frame(NOW).parts[0].failure
+        return before, paused, progress.ProgressMeter(view).frame(START).parts[0].failure
 
     before, paused, failing = watched(look)
     assert before is None
