@@ -49,7 +49,7 @@ def discover_command(output: Path | None, update: Path | None, name: str | None,
     from batch_snapshot.cli import invocation
     from batch_snapshot.discovery import output as results
     from batch_snapshot.discovery.discover import discover
-    from batch_snapshot.discovery.update import update as update_manifest
+    from batch_snapshot.discovery.discover import update as update_manifest
     from batch_snapshot.manifest import checks
 
     if (output is None) == (update is None):

@@ -7,7 +7,7 @@ engagement. An association is a pair that has at least one snapshot.
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -40,7 +40,7 @@ OPPORTUNITY_TASKS = "ListOpportunityFromEngagementTasks"
 ACCEPTING_TASKS, ACCEPTED = "ListEngagementByAcceptingInvitationTasks", "ListEngagementInvitations"
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class ListReader:
     """Reads the lists of one search, whose number is in each row of its tables."""
 
@@ -51,8 +51,8 @@ class ListReader:
     now: datetime
     on_progress: Callable[[str], None]
     #: See `SearchReport.warnings`, and for the other one `unknown`.
-    left_out: list[str]
-    unknown: set[str]
+    left_out: list[str] = field(default_factory=list)
+    unknown: set[str] = field(default_factory=set)
     #: The operation that is being read.
     operation: str = ""
 

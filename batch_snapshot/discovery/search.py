@@ -132,20 +132,14 @@ class Search:
     ) -> None:
         """Read every list that the searches need, unless it was read before."""
         for number, one in enumerate(self._searches):
-            lists = ListReader(
-                db=self._db,
-                number=number,
-                filters=one,
-                reader=readers[one.account],
-                now=self._now,
-                on_progress=on_progress,
-                left_out=self.left_out,
-                unknown=self.unknown,
-            )
+            lists = ListReader(self._db, number, one, readers[one.account], self._now, on_progress)
             try:
                 await lists.read(jobs=jobs)
             except ApiError as error:
                 raise read_failed(one.account, lists.operation, error.failure) from error
+            finally:
+                self.left_out += lists.left_out
+                self.unknown |= lists.unknown
 
     def pairs(self, *, skip_active: bool = False) -> Iterator[FoundPair]:
         """The pairs, in the order of the searches, then of engagements and resources; each once."""

@@ -10,7 +10,7 @@ import pytest
 
 from batch_snapshot import manifest, operations
 from batch_snapshot.cli import main
-from batch_snapshot.discovery import discover, output, update
+from batch_snapshot.discovery import discover, output
 from batch_snapshot.errors import ServiceError
 from batch_snapshot.simulator import Simulator, SimulatorSettings, serve
 from tests.integration.test_nights import (
@@ -174,20 +174,20 @@ async def test_the_only_list_that_is_wanted_must_be_allowed(newer):
 async def test_no_pair_is_marked_as_gone_while_a_list_is_refused(newer):
     write(FOUND, MINE)
     async with serve(WORLD) as (url, _):
-        await update.update(FOUND, ALL, options(url), environment())
+        await discover.update(FOUND, ALL, options(url), environment())
         text = text_of(FOUND)
         gone = "  - {engagement: eng-00000000000001, resource: O5}"
         write(FOUND, f"{text}{gone}\n")
-        done = await update.update(FOUND, ALL, options(url), environment())
+        done = await discover.update(FOUND, ALL, options(url), environment())
         assert (done.added, done.gone) == (0, 1)
         marked = text_of(FOUND)
     denied = replace(WORLD, denied=frozenset({ACCEPTING}))
     async with serve(denied) as (url, _):
-        done = await update.update(FOUND, ALL, options(url), environment())
+        done = await discover.update(FOUND, ALL, options(url), environment())
         assert (done.added, done.gone, text_of(FOUND)) == (0, 0, marked)
         assert "nothing marked, because a list was refused" in output.as_text(done, updated=True)
         write(FOUND, f"{text}{gone}\n")
-        await update.update(FOUND, ALL, options(url), environment())
+        await discover.update(FOUND, ALL, options(url), environment())
         assert text_of(FOUND) == f"{text}{gone}\n"
 
 

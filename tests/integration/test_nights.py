@@ -17,7 +17,7 @@ import pytest
 from batch_snapshot import manifest, operations, verify
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
-from batch_snapshot.discovery import discover, readers, update
+from batch_snapshot.discovery import discover, readers
 from batch_snapshot.discovery.search import Discovery, Search
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.jobs import run
@@ -263,7 +263,7 @@ async def test_a_manifest_is_brought_up_to_date_and_keeps_its_comments():
             "  - {engagement: eng-00000000000002, resource: O6}\n"
             "# The end of them.\n",
         )
-        done = await update.update(FOUND, ALL, options(url), environment())
+        done = await discover.update(FOUND, ALL, options(url), environment())
         assert (done.added, done.gone) == (59, 2)
         text = text_of(FOUND)
         lines = text.splitlines()
@@ -274,7 +274,7 @@ async def test_a_manifest_is_brought_up_to_date_and_keeps_its_comments():
         assert "resource: O6}  # gone: no list names it any more" in lines[7]
         assert lines[-1] == "# The end of them."
         assert manifest.load(FOUND).rows == 62
-        again = await update.update(FOUND, ALL, options(url), environment())
+        again = await discover.update(FOUND, ALL, options(url), environment())
         assert (again.added, again.gone) == (0, 2)
         assert text_of(FOUND) == text
 
@@ -284,7 +284,7 @@ async def test_a_manifest_is_brought_up_to_date_and_keeps_its_comments():
             "pairs: [{engagement: eng-00000000000001, resource: O1}]\n",
         )
         with pytest.raises(InputError, match=r"found.yaml:4: its pairs stand in \[brackets\]"):
-            await update.update(FOUND, ALL, options(url), environment())
+            await discover.update(FOUND, ALL, options(url), environment())
 
 
 async def test_pairs_of_a_file_with_columns_of_its_own_are_known_and_the_file_is_left_alone():
@@ -293,7 +293,7 @@ async def test_pairs_of_a_file_with_columns_of_its_own_are_known_and_the_file_is
         write(Path("crm.csv"), export)
         include = 'include: [{file: crm.csv, columns: {engagement: "Eng Id", resource: Opp}}]'
         write(FOUND, f"version: 1\nname: mine\ndefaults: {{catalog: Sandbox}}\n{include}\n")
-        done = await update.update(FOUND, ALL, options(url), environment())
+        done = await discover.update(FOUND, ALL, options(url), environment())
         assert (done.added, manifest.load(FOUND).rows) == (59, 60)
         assert include in text_of(FOUND)
         assert text_of(Path("crm.csv")) == export

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_snapshot import manifest
-from batch_snapshot.discovery import update
-from batch_snapshot.discovery.update import layout, revised
+from batch_snapshot.discovery import discover
+from batch_snapshot.discovery.discover import layout, revised
 from batch_snapshot.errors import InputError
 from tests.support import rewriting
 from tests.support.strategies import patient
@@ -108,5 +108,5 @@ def test_a_new_text_that_lists_other_rows_than_expected_is_refused_and_leaves_no
     text = f"{HEADS[0]}pairs:\n- {{engagement: eng-00000000000001, resource: O1}}\n"
     path = tmp_path / "m.yaml"
     with pytest.raises(InputError, match="cannot be brought up to date line by line"):
-        update._check(path, text, {b"another row"})
+        discover._check(path, text, {b"another row"})
     assert list(tmp_path.iterdir()) == []
