@@ -153,7 +153,7 @@ def decode(raw: bytes) -> Record | None:
             "use the version that wrote it"
         )
     try:
-        record = _decoded(_RECORDS, raw, f"a {head.type} line that makes no sense")
+        record = _decoded(_RECORDS, raw, f"{head.type} line that makes no sense")
     except DamagedError:
         if (tolerated := _tolerated(raw)) is None:
             raise

@@ -72,7 +72,7 @@ def _json_entry(text: str, line: int, report: Report) -> Node:
 _decode = json.JSONDecoder(object_pairs_hook=tuple).decode
 
 
-def _json_node(value: object, line: int, report: Report, deepest: int) -> Node:
+def _json_node(value: object, line: int, report: Report, deepest: int, name: str = "") -> Node:
     if isinstance(value, str):
         return Scalar(value, line)
     if value is None:
@@ -84,12 +84,13 @@ def _json_node(value: object, line: int, report: Report, deepest: int) -> Node:
         for key, one in value:
             if key in nodes:
                 report(line, twice(key))
-            nodes[key] = _json_node(one, line, report, deepest - 1)
+            nodes[key] = _json_node(one, line, report, deepest - 1, key)
         return Fields(nodes, line)
     elif isinstance(value, list):
-        return Items([_json_node(one, line, report, deepest - 1) for one in value], line)
+        return Items([_json_node(one, line, report, deepest - 1, name) for one in value], line)
     else:
-        report(line, f"{quoted(json.dumps(value))} must be a text: put it in double quotes")
+        what = f"key {quoted(name)}" if name else "a value"
+        report(line, f"{what} must be a text: write {quoted(json.dumps(value))}, with the double quotes")
     return Reported(line)
 
 

@@ -448,8 +448,21 @@ def test_includes_in_every_form_follow_the_manifest_in_their_order(write):
         ("a.csv", b"\xff\xfe\0\xdc\n\0", "a.csv:1: not UTF-16"),
         ("a.ndjson", "{]\n", "a.ndjson:1: not valid JSON"),
         ("a.ndjson", "\n[]\n", "a.ndjson:2: an entry must be a mapping"),
-        ("a.ndjson", f'{{"engagement": "{ENG}", "resource": 1}}', 'a.ndjson:1: "1" must be a text'),
-        ("a.ndjson", f'{{"engagement": "{ENG}", "resource": NaN}}', 'a.ndjson:1: "NaN" must be a text'),
+        (
+            "a.ndjson",
+            f'{{"engagement": "{ENG}", "resource": 1}}',
+            'a.ndjson:1: key "resource" must be a text: write "1", with',
+        ),
+        (
+            "a.ndjson",
+            f'{{"engagement": "{ENG}", "resource": NaN}}',
+            'a.ndjson:1: key "resource" must be a text: write "NaN"',
+        ),
+        (
+            "a.ndjson",
+            f'{{"engagement": "{ENG}", "resources": ["O1", 2]}}',
+            'a.ndjson:1: key "resources" must be a text',
+        ),
         (
             "a.ndjson",
             f'{{"engagement": "{ENG}", "engagement": "{ENG}", "resource": "O1"}}',
