@@ -469,3 +469,11 @@ def test_rows_that_cannot_be_written_are_a_failure(cwd):
         words = [sys.executable, "-m", "batch_snapshot", "rows", "l.ndjson"]
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, env=env, text=True, check=False)
     assert (done.returncode, "No space left" in done.stderr) == (5, True)
+
+
+def test_diff_says_that_a_ledger_is_compared_with_itself(cwd, call):
+    for name in ("one", "two"):
+        LedgerBuilder(1).begin().intend(row(1)).result(row(1)).end().write(cwd / f"{name}.ndjson")
+    assert "itself" not in call("diff", "one.ndjson", "two.ndjson")[2]
+    code, _, err = call("diff", "one.ndjson", str(cwd / "one.ndjson"))
+    assert (code, err) == (0, "warning: one.ndjson: is compared with itself; name the files of two nights\n")
