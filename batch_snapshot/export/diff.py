@@ -82,17 +82,16 @@ def diff(
 def _load(db: Connection, table: str, path: Path, unfetched: Collection[Row]) -> list[str]:
     """Fill a table with the newest record of each row; returns a warning if they are of several runs."""
     runs: set[str] = set()
+    insert = (
+        f"INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET record = excluded.record,"  # noqa: S608 - constants of this module
+        " revision = excluded.revision WHERE excluded.revision >= revision"
+    )
     for record, _ in positions(path):
         row = Row(*(record[name] for name in Row._fields))
-        if row in unfetched:
-            continue
-        runs |= {str(record["run_id"])} if record.get("run_id") else set()  # earlier versions did not say
-        revision = record["revision"] if isinstance(record.get("revision"), int) else 0
-        db.execute(
-            f"INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET record = excluded.record,"  # noqa: S608 - constants of this module
-            " revision = excluded.revision WHERE excluded.revision >= revision",
-            (row.key, revision, json.dumps(record)),
-        )
+        if row not in unfetched:
+            runs |= {str(record["run_id"])} if record.get("run_id") else set()  # earlier versions did not say
+            revision = record["revision"] if isinstance(record.get("revision"), int) else 0
+            db.execute(insert, (row.key, revision, json.dumps(record)))
     several = f"{path}: holds snapshots of {len(runs)} runs; of a row the highest revision counts"
     return [several] if len(runs) > 1 else []
 
@@ -106,19 +105,14 @@ def _compare(
             f"{found.before} and {found.after}: hold different fields; export both with the same --fields"
         )
     before, after = (dict(_leaves(tables.select(one["payload"], wanted))) for one in (old, new))
-    fields = {
-        name: (before.get(name), after.get(name))
-        for name in dict.fromkeys([*before, *after])
-        if before.get(name) != after.get(name)
-    }
-    if not fields:
-        return
-    found.rows_changed += 1
-    found.values_changed += len(fields)
-    found.fields.update({field_of(path) for path in fields})
-    if len(found.changes) < KEPT:
-        row = Row(*(new[name] for name in Row._fields))
-        found.changes.append(PayloadChange(row, old.get("revision"), new.get("revision"), fields))
+    both = {name: (before.get(name), after.get(name)) for name in before | after}
+    if fields := {name: values for name, values in both.items() if values[0] != values[1]}:
+        found.rows_changed += 1
+        found.values_changed += len(fields)
+        found.fields.update({field_of(path) for path in fields})
+        if len(found.changes) < KEPT:
+            row = Row(*(new[name] for name in Row._fields))
+            found.changes.append(PayloadChange(row, old.get("revision"), new.get("revision"), fields))
 
 
 def field_of(path: str) -> str:
@@ -150,12 +144,12 @@ def as_json(found: PayloadDifference) -> dict[str, Any]:
 def as_text(found: PayloadDifference) -> str:
     before, after = plural(found.rows_before, "row"), plural(found.rows_after, "row")
     lines = [f"{found.before} ({before}) → {found.after} ({after})"]
-    for number, what in (
-        (found.rows_unfetched, "not compared: could not be fetched"),
-        (found.only_before, "only in the first"),
-        (found.only_after, "only in the second"),
-    ):
-        lines += [f"{number:>7,} {what}"] if number else []
+    counted = {
+        "not compared: could not be fetched": found.rows_unfetched,
+        "only in the first": found.only_before,
+        "only in the second": found.only_after,
+    }
+    lines += [f"{number:>7,} {what}" for what, number in counted.items() if number]
     compared = found.rows_before - found.only_before
     lines.append(f"{found.rows_changed:>7,} changed" if compared else "no row is in both: nothing compared")
     lines += [f"{number:>11,} {name}" for name, number in found.fields.most_common()]
@@ -178,23 +172,18 @@ def shown(value: Any, widest: int = WIDEST) -> str:
 
 # -- as a page ------------------------------------------------------------------------------------------
 
-#: One value that changed: its path, and what it was and is.
-Changed = tuple[PayloadChange, str, str, str]
-
 
 def write_page(found: PayloadDifference, path: Path, made_at: datetime) -> None:
-    page = _page(found, made_at).encode("utf-8", "replace")
-    with tables.private_file(path, "--html") as file:
-        file.write(page)
-
-
-def _page(found: PayloadDifference, made_at: datetime) -> str:
-    widest = html.LONGEST_MESSAGE
-    changed = [
-        (change, path, shown(before, widest), shown(after, widest))
-        for change in found.changes
-        for path, (before, after) in change.fields.items()
+    changed: list[tuple[Any, ...]] = [
+        (*one.row, field_of(name), name, *(shown(value, html.LONGEST_MESSAGE) for value in values), one)
+        for one in found.changes
+        for name, values in one.fields.items()
     ][: html.MOST_ROWS]
+    # Column by column, as the report has rows.
+    names = (*Row._fields, "field", "path", "before", "after")
+    texts = {name: html.numbered([each[at] for each in changed]) for at, name in enumerate(names)}
+    revisions = ("revision_before", "revision_after")
+    numbers = {name: [getattr(one, name) or 0 for *_, one in changed] for name in revisions}
     listed = changed[: html.PLAIN_ROWS]
     first = f"first {len(listed):,} of " if found.values_changed > len(listed) else ""
     section = html.template("payload.html").render(
@@ -202,13 +191,13 @@ def _page(found: PayloadDifference, made_at: datetime) -> str:
         both=found.rows_before - found.only_before,
         fields=found.fields.most_common(MOST_FIELDS),
     )
-    return html.render_table(
+    page = html.render_table(
         f"{found.rows_changed:,} rows changed: {found.before} → {found.after}",
         {"payload": Markup(section)},  # noqa: S704 - made by a template
         made_at,
         title="Changes",
         script="changes.js",
-        data=_columns(changed),
+        data={"rows": len(changed), "texts": texts, "numbers": numbers},
         shown=len(changed),
         total=found.values_changed,
         command="batch-snapshot diff --payload … --format json",
@@ -216,21 +205,7 @@ def _page(found: PayloadDifference, made_at: datetime) -> str:
         searched="engagement, resource, value",
         plain_note=f"the {first}{found.values_changed:,} changes",
         plain_head=("Engagement", "Resource", "Field", "Before", "After"),
-        plain=[
-            ("", (one.row.engagement, one.row.resource, path, before, after))
-            for one, path, before, after in listed
-        ],
+        plain=[("", (each[2], each[4], *each[7:10])) for each in listed],
     )
-
-
-def _columns(changed: list[Changed]) -> dict[str, Any]:
-    """The changes column by column, as the report has rows."""
-    changes, paths, before, after = zip(*changed, strict=True) if changed else ((), (), (), ())
-    texts = {name: [getattr(change.row, name) for change in changes] for name in Row._fields}
-    texts |= {"field": [*map(field_of, paths)], "path": [*paths], "before": [*before], "after": [*after]}
-    revisions = ("revision_before", "revision_after")
-    return {
-        "rows": len(changed),
-        "texts": {name: html.numbered(column) for name, column in texts.items()},
-        "numbers": {name: [getattr(change, name) or 0 for change in changes] for name in revisions},
-    }
+    with tables.private_file(path, "--html") as file:
+        file.write(page.encode("utf-8", "replace"))

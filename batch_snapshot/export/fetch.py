@@ -5,7 +5,7 @@ command continues after a crash.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -23,7 +23,6 @@ from batch_snapshot.ledger.reader import last_header
 from batch_snapshot.ledger.row_table import KEY, row_tables
 from batch_snapshot.models import ApiError, Row, Status
 from batch_snapshot.operations import NOT_FOUND, create_operation
-from batch_snapshot.sqlite import Connection
 from batch_snapshot.text import plural
 
 #: Engagements of an account that may be denied, and none be read, before the account's reads end.
@@ -64,8 +63,8 @@ async def export(
         ) as file:
             for ledger in named:
                 async with open_ledger_readers(ledger, headers[ledger], options, environment) as readers:
-                    fetcher = _Fetcher(ledger, headers[ledger].run_id, file, fields, environment, result)
-                    await fetcher.fetch(readers)
+                    fetcher = _Fetcher(ledger, headers[ledger].run_id, file, fields)
+                    await fetcher.fetch(readers, result, environment.on_progress)
             result.files[tables.path_of(source, form)] = len(file)
         tables.write(source, form, columns)
     result.findings.sort(key=lambda one: (one.row, one.what))
@@ -98,32 +97,36 @@ def plan(ledgers: Sequence[Path], output: Path, form: str | None) -> tuple[str, 
     return found, {output if found == "ndjson" else output.with_suffix(".ndjson"): [*ledgers]}
 
 
-@dataclass(slots=True)
 class _Fetcher:
-    _ledger: Path
-    _run_id: str
-    _file: ExportFile
-    _fields: Sequence[str]
-    _environment: Environment
-    _result: Exported
-    #: Accounts that could read something, and by account and engagement why that is denied.
-    _read: set[str] = field(default_factory=set)
-    _denied: dict[tuple[str, str], str] = field(default_factory=dict)
+    def __init__(self, ledger: Path, run_id: str, file: ExportFile, fields: Sequence[str]) -> None:
+        self._ledger, self._run_id, self._file, self._fields = ledger, run_id, file, fields
+        #: Accounts that could read something, and by account and engagement why that is denied.
+        self._read: set[str] = set()
+        self._denied: dict[tuple[str, str], str] = {}
 
-    async def fetch(self, readers: Mapping[str, Reader]) -> None:
+    async def fetch(
+        self, readers: Mapping[str, Reader], result: Exported, on_progress: Callable[[str], None]
+    ) -> None:
         failed: list[BatchSnapshotError] = []
+        begun = result.fetched
         with row_tables(rows=self._ledger) as db:
-            total = self._choose_rows(db)
-            begun = self._result.fetched
+            # What is left are succeeded rows that the file does not hold.
+            db.create_function("is_held", 1, lambda arn: arn in self._file)
+            db.execute("DELETE FROM rows WHERE status <> ? OR is_held(arn)", (Status.SUCCEEDED,))
+            total = plural(db.execute("SELECT count(*) FROM rows").fetchone()[0], "snapshot")
 
             async def fetch_account(reader: Reader) -> None:
                 query = f"SELECT {KEY}, arn, revision FROM rows WHERE account = ? ORDER BY {KEY}"  # noqa: S608 - constants of this module
 
                 async def one(values: tuple[Any, ...]) -> None:
-                    await self._fetch(reader, Row(*values[:6]), *values[6:])
-                    done = self._result.fetched - begun
-                    of = plural(total, "snapshot")
-                    self._environment.on_progress(f"{self._ledger}: {done:,} of {of}")
+                    row, arn, revision = Row(*values[:6]), *values[6:]
+                    if wrong := await self._fetch(reader, row, arn, revision):
+                        result.findings.append(
+                            Finding(wrong[0], row, revision, wrong[1], ledger=str(self._ledger))
+                        )
+                    else:
+                        result.fetched += 1
+                    on_progress(f"{self._ledger}: {result.fetched - begun:,} of {total}")
 
                 try:
                     await map_concurrently(db.execute(query, (reader.name,)), one)
@@ -132,24 +135,17 @@ class _Fetcher:
                 except BatchSnapshotError as error:  # other accounts go on
                     failed.append(error)
                 finally:
-                    self._result.add_calls(reader)
+                    result.add_calls(reader)
 
             await map_concurrently(readers.values(), fetch_account)
         if failed:
             raise failed[0]
 
-    def _choose_rows(self, db: Connection) -> int:
-        """Keep the succeeded rows that the file does not hold; returns how many these are."""
-        db.create_function("is_held", 1, lambda arn: arn in self._file)
-        db.execute("DELETE FROM rows WHERE status <> ? OR is_held(arn)", (Status.SUCCEEDED,))
-        (number,) = db.execute("SELECT count(*) FROM rows").fetchone()
-        return int(number)
-
-    async def _fetch(self, reader: Reader, row: Row, arn: str, revision: int) -> None:
+    async def _fetch(self, reader: Reader, row: Row, arn: str, revision: int) -> tuple[str, str] | None:
+        """Append a snapshot to the file; returns what is wrong if it cannot be had, and why."""
         engagement = (reader.name, row.engagement)
         if engagement in self._denied:
-            self._miss("unreadable", row, revision, self._denied[engagement])
-            return
+            return "unreadable", self._denied[engagement]
         operation = create_operation(row)
         wanted = {**operation.read_parameters(row), "Revision": revision}
         try:
@@ -163,20 +159,15 @@ class _Fetcher:
             all_denied = denials >= DENIALS and reader.name not in self._read
             if code not in ROW_ERRORS or all_denied:
                 raise read_failed(reader.name, operation.look_up, error.failure) from error
-            self._miss("missing" if code == NOT_FOUND else "unreadable", row, revision, why)
-            return
+            return "missing" if code == NOT_FOUND else "unreadable", why
         self._read.add(reader.name)
         payload = answer.get("Payload")
         if answer.get("Arn") != arn:
-            self._miss("mismatched", row, revision, f"the service has {answer.get('Arn')}")
-        elif not isinstance(payload, dict) or not tables.is_known(payload):
-            self._miss("unreadable", row, revision, "its payload is unknown to this botocore")
-        else:
-            self._file.append(self._run_id, row, answer, tables.select(payload, self._fields))
-            self._result.fetched += 1
-
-    def _miss(self, what: str, row: Row, revision: int, why: str) -> None:
-        self._result.findings.append(Finding(what, row, revision, why, ledger=str(self._ledger)))
+            return "mismatched", f"the service has {answer.get('Arn')}"
+        if not isinstance(payload, dict) or not tables.is_known(payload):
+            return "unreadable", "its payload is unknown to this botocore"
+        self._file.append(self._run_id, row, answer, tables.select(payload, self._fields))
+        return None
 
 
 def as_json(result: Exported) -> dict[str, Any]:

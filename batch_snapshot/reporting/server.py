@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
@@ -88,9 +89,13 @@ async def serve(
     buttons say, in a thread; None: there are none.
     """
     site = Site(source, token, control)
-    runner = web.AppRunner(
-        site.application(), handle_signals=False, access_log=None, shutdown_timeout=SHUTDOWN
-    )
+    application = web.Application(middlewares=[site.guard], client_max_size=LONGEST_COMMAND)
+    for path, handler in (("/", site.show), ("/events", site.send_events), ("/report", site.show_report)):
+        application.router.add_get(path, handler)
+    if control is not None:
+        application.router.add_post("/control", site.take_command)
+    application.on_response_prepare.append(_add_headers)
+    runner = web.AppRunner(application, handle_signals=False, access_log=None, shutdown_timeout=SHUTDOWN)
     await runner.setup()
     try:
         await web.SockSite(runner, listening).start()
@@ -101,30 +106,22 @@ async def serve(
         await runner.cleanup()
 
 
+async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+
+
 class Site:
     def __init__(self, source: Callable[[], Path | None], token: str, control: Control | None) -> None:
-        self._source = source
-        self._token = token
-        self._control = control
-        self._views: dict[Path | None, Watched] = {}
+        self._source, self._token, self._control = source, token, control
+        self._watched = lru_cache(MOST_VIEWS)(
+            lambda ledger: Watched(page.LedgerView(ledger).read if ledger else self._list)
+        )
         self._reporting = asyncio.Lock()
         self.closing = asyncio.Event()
 
-    def application(self) -> web.Application:
-        @web.middleware
-        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            self._check(request)
-            return await handler(request)
-
-        application = web.Application(middlewares=[guard], client_max_size=LONGEST_COMMAND)
-        for path, handler in (("/", self._page), ("/events", self._events), ("/report", self._report)):
-            application.router.add_get(path, handler)
-        if self._control is not None:
-            application.router.add_post("/control", self._command)
-        application.on_response_prepare.append(_add_headers)
-        return application
-
-    def _check(self, request: web.Request) -> None:
+    @web.middleware
+    async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         host = ""
         with suppress(ValueError):
             host = urlsplit(f"//{request.host}").hostname or ""
@@ -132,22 +129,20 @@ class Site:
             raise web.HTTPForbidden(text="This server answers only to names of loopback, such as localhost.")
         if not hmac.compare_digest(request.query.get("token", "").encode(), self._token.encode()):
             raise web.HTTPForbidden(text="The address lacks the token: use the one that the command printed.")
+        return await handler(request)
 
     def _ledger(self, request: web.Request) -> Path | None:
         """The ledger that a request asks for; None: the list of a folder, or not known yet."""
-        source, name = self._source(), request.query.get("ledger", "")
-        if source is None or not source.is_dir():
-            return source
-        if name and not _is_ledger_in(source, name):
-            raise web.HTTPNotFound(text="There is no such ledger here.")
-        return source / name if name else None
-
-    def _view(self, ledger: Path | None) -> "Watched":
-        if ledger not in self._views:
-            while len(self._views) >= MOST_VIEWS:
-                self._views.pop(next(iter(self._views)))
-            self._views[ledger] = Watched(page.LedgerView(ledger).read if ledger else self._list)
-        return self._views[ledger]
+        folder, name = self._source(), request.query.get("ledger", "")
+        if folder is None or not folder.is_dir():
+            return folder
+        if not name:
+            return None
+        path = folder / name
+        with suppress(OSError, ValueError):  # such as a name that is too long
+            if path.parent == folder and not path.is_symlink() and reader.head_if_ledger(path):
+                return path
+        raise web.HTTPNotFound(text="There is no such ledger here.")
 
     def _list(self) -> page.View:
         folder = self._source()
@@ -168,18 +163,16 @@ class Site:
         query |= {"token": self._token} if self._token else {}
         return f"{path}?{urlencode(query)}" if query else path
 
-    async def _page(self, request: web.Request) -> web.Response:
+    async def show(self, request: web.Request) -> web.Response:
         ledger = self._ledger(request)
-        title, parts = await self._view(ledger).look()
+        title, parts = await self._watched(ledger).look()
         links = {"The whole report, with all rows": self._link("/report", ledger)} if ledger else {}
         links |= {"All ledgers": self._link("/")} if "ledger" in request.query else {}
-        # Parts that only come later need their places.
-        parts = dict.fromkeys(page.SECTIONS, "") | parts
         steered = self._control is not None and (ledger or self._source() is None)
         head = reader.head_if_ledger(ledger) if steered and ledger else None
         text, policy = html.render_live(
             title,
-            parts,
+            dict.fromkeys(page.SECTIONS, "") | parts,  # parts that only come later need their places
             ledger=ledger.name if ledger else "",
             events=self._link("/events", ledger),
             links=links,
@@ -188,7 +181,7 @@ class Site:
         )
         return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": policy})
 
-    async def _command(self, request: web.Request) -> web.Response:
+    async def take_command(self, request: web.Request) -> web.Response:
         """Have a run do what a button of our own page says."""
         if request.headers.get("Origin") != f"http://{request.host}":
             raise web.HTTPForbidden(text="Commands are taken from this server's own page only.")
@@ -206,66 +199,48 @@ class Site:
         words = [action, *(each for each in (value, account) if each is not None)]
         if not all(isinstance(word, str) and word.isprintable() for word in words):
             raise web.HTTPBadRequest(text="This is no command.")
-        try:
-            return web.Response(
-                text=redacted(await asyncio.to_thread(self._control, ledger, action, value, account))
-            )
-        except BatchSnapshotError as error:
-            raise web.HTTPConflict(text=redacted(str(error))) from None
+        return web.Response(text=redacted(await _in_thread(self._control, ledger, action, value, account)))
 
-    async def _events(self, request: web.Request) -> web.StreamResponse:
+    async def send_events(self, request: web.Request) -> web.StreamResponse:
         """The parts that have changed, as often as there are any."""
-        ledger = self._ledger(request)
+        ledger, over = self._ledger(request), False
+        sent: dict[str, str] = {}
         stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         # Browsers go away.
         with suppress(ConnectionError):
             await stream.prepare(request)
             await stream.write(f"retry: {RECONNECT_AFTER * 1000:.0f}\n\n".encode())
-            await self._send_news(request, ledger, stream)
+            while not over:
+                over = self.closing.is_set()
+                ledger = ledger or self._ledger(request)
+                title, parts = await self._watched(ledger).look(now=over)
+                changed = {name: part for name, part in parts.items() if sent.get(name) != part}
+                sent |= changed
+                news = {"title": title, "parts": changed, "ledger": ledger.name if ledger else ""}
+                # Without news a comment is sent, so that a lost browser is noticed.
+                await stream.write(
+                    b"event: parts\ndata: %b\n\n" % orjson.dumps(news) if changed else b":\n\n"
+                )
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self.closing.wait(), LOOK_EVERY)
             await stream.write(b"event: end\ndata: \n\n")
         return stream
 
-    async def _send_news(self, request: web.Request, ledger: Path | None, stream: web.StreamResponse) -> None:
-        sent: dict[str, str] = {}
-        over = False
-        while not over:
-            over = self.closing.is_set()
-            ledger = ledger or self._ledger(request)
-            title, parts = await self._view(ledger).look(now=over)
-            changed = {name: part for name, part in parts.items() if sent.get(name) != part}
-            if changed:
-                name = ledger.name if ledger else ""
-                data = orjson.dumps({"title": title, "parts": changed, "ledger": name})
-                await stream.write(b"event: parts\ndata: " + data + b"\n\n")
-            else:
-                await stream.write(b":\n\n")  # so that a lost browser is noticed
-            sent |= changed
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.closing.wait(), LOOK_EVERY)
-
-    async def _report(self, request: web.Request) -> web.Response:
+    async def show_report(self, request: web.Request) -> web.Response:
         """The page that `report --html` writes; one at a time, for it takes memory."""
         ledger = self._ledger(request)
         if ledger is None:
             raise web.HTTPNotFound(text="There is no ledger to report on.")
-        try:
-            async with self._reporting:
-                text = await asyncio.to_thread(lambda: page.render(report.load(ledger), utc_now()))
-        except BatchSnapshotError as error:
-            raise web.HTTPConflict(text=redacted(str(error))) from None
+        async with self._reporting:
+            text = await _in_thread(lambda: page.render(report.load(ledger), utc_now()))
         return web.Response(text=text, content_type="text/html")
 
 
-def _is_ledger_in(folder: Path, name: str) -> bool:
-    path = folder / name
-    with suppress(OSError, ValueError):  # such as a name that is too long
-        return path.parent == folder and not path.is_symlink() and reader.head_if_ledger(path) is not None
-    return False
-
-
-async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
-    for name, value in _HEADERS.items():
-        response.headers.setdefault(name, value)
+async def _in_thread(work: Callable[..., str], *given: object) -> str:
+    try:
+        return await asyncio.to_thread(work, *given)
+    except BatchSnapshotError as error:
+        raise web.HTTPConflict(text=redacted(str(error))) from None
 
 
 class Watched:
