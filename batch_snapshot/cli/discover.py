@@ -50,11 +50,11 @@ def discover_command(output: Path | None, update: Path | None, name: str | None,
     from batch_snapshot.discovery import output as results
     from batch_snapshot.discovery.discover import discover
     from batch_snapshot.discovery.discover import update as update_manifest
-    from batch_snapshot.manifest import checks
+    from batch_snapshot.manifest import keys
 
     if (output is None) == (update is None):
         raise InputError("discover: give either --output FILE, or --update MANIFEST")
-    if name is not None and (wrong := checks.check_name(name)):
+    if name is not None and (wrong := keys.check_name(name)):
         raise InputError(f"discover: {wrong}")
     more = {"skip_active": given["skip_active_jobs"]} | ({"name": name} if output else {})
     make = partial(

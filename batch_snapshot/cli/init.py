@@ -28,7 +28,7 @@ def init_command(file: Path | None, name: str | None, pairs: Path | None) -> Non
     """
     from batch_snapshot import manifest
 
-    if name is not None and (wrong := manifest.checks.check_name(name)):
+    if name is not None and (wrong := manifest.keys.check_name(name)):
         raise InputError(f"--name: {wrong}")
     if file is not None and file.suffix not in {".yaml", ".yml"}:
         raise InputError(f"{file}: a manifest is YAML: name a file that ends with .yaml")

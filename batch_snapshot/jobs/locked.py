@@ -31,7 +31,7 @@ from batch_snapshot.jobs import resume
 from batch_snapshot.ledger import locks, open_runs, reader, writer
 from batch_snapshot.ledger.history import History
 from batch_snapshot.ledger.records import Header
-from batch_snapshot.manifest import Manifest, checks, load
+from batch_snapshot.manifest import Manifest, keys, load
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.text import timestamp
 
@@ -99,7 +99,7 @@ def lock_retried_ledger(
             writer.repair_last_line(path)
         past = read_history(path, read_only=read_only)
         last = past.last or began
-        for name in filter(checks.check_name, (last.name, *last.accounts)):
+        for name in filter(keys.check_name, (last.name, *last.accounts)):
             # No manifest can have it, and names become those of files.
             raise LedgerError(
                 f"{path}: the run line names {name!r}, which is not allowed: the file was edited"

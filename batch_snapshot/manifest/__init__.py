@@ -17,7 +17,6 @@ __all__ = [
     "LoadOptions",
     "Manifest",
     "Quota",
-    "checks",
     "duplicates",
     "filters",
     "find_duplicates",

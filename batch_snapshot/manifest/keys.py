@@ -1,24 +1,28 @@
-"""The one table of manifest keys: where each may stand, its type, its check, its help.
+"""The one table of manifest keys: where each may stand, its type, its check, its help; and what texts may be.
 
 Validation, the JSON Schema (`schema`), the manifest that `init` writes, the columns of CSV files and the
 section `discover` derive from it. A new key is an entry here; an account's is a field of `models.Account`
 too, from which the ledger's codec takes the texts that it keeps.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import yaml
 
-from batch_snapshot.manifest import checks, filters
-from batch_snapshot.manifest.checks import Check
+from batch_snapshot.endpoints import has_credentials, is_url
+from batch_snapshot.manifest import filters
+from batch_snapshot.manifest.problems import quoted, quoted_ascii, suggestion
 from batch_snapshot.manifest.service_model import (
     CATALOGS,
     DEFAULT_RESOURCE_TYPE,
     DEFAULT_TEMPLATE,
     TEMPLATES,
+    Shape,
     role_input,
     row_input,
 )
@@ -26,6 +30,97 @@ from batch_snapshot.operations import SOURCES
 
 #: The account of a manifest that names none: the ambient AWS credentials.
 AMBIENT = "default"
+
+
+#: Takes a text; returns what is wrong with it and the fix, or None.
+Problem: TypeAlias = Callable[[str], str | None]
+
+
+class Check(NamedTuple):
+    problem: Problem
+    #: The same as JSON Schema, as far as that can say it.
+    schema: Callable[[], dict[str, Any]]
+
+
+#: Of manifests, accounts and tags: safe in a file's name.
+NAME = r"[A-Za-z0-9._-]{1,64}"
+#: Before `NAME`: the two names that mean folders are none.
+NOT_DOTS = r"(?!\.{1,2}$)"
+
+
+def check_name(text: str, what: str = "name") -> str | None:
+    """The two names that mean folders are refused: names become parts of paths."""
+    if re.fullmatch(NAME, text) and text not in {".", ".."}:
+        return None
+    hint = "letters, digits, dots and dashes, e.g. nightly-1"
+    return f"{what} {quoted_ascii(text)} does not match {NAME} ({hint})"
+
+
+def _name(what: str) -> Check:
+    return Check(lambda text: check_name(text, what), lambda: pattern_schema(NOT_DOTS + NAME))
+
+
+def _shape(what: str, shapes: Callable[[], Mapping[str, Shape]], parameter: str, hint: str) -> Check:
+    def problem(text: str) -> str | None:
+        form = shapes()[parameter]
+        if form.regex.fullmatch(text):
+            return None
+        return f"{what} {quoted_ascii(text)} does not match {form.form} ({hint})"
+
+    def schema() -> dict[str, Any]:
+        form = shapes()[parameter]
+        bounds = {"minLength": form.shortest, "maxLength": form.longest}
+        given = {key: bound for key, bound in bounds.items() if bound is not None}
+        return pattern_schema(form.pattern) | given
+
+    return Check(problem, schema)
+
+
+def _choice(what: str, choices: Callable[[], Sequence[str]]) -> Check:
+    def problem(text: str) -> str | None:
+        if text in choices():
+            return None
+        return f"{what} {quoted_ascii(text)} is not known: {suggestion(text, choices())}"
+
+    return Check(problem, lambda: {"enum": list(choices())})
+
+
+def _like(what: str, pattern: str, fault: str) -> Check:
+    """A text of a pattern; `fault`, which may show the `{pattern}`, follows it in the message."""
+    regex, fault = re.compile(pattern, re.ASCII), fault.replace("{pattern}", pattern)
+    return Check(
+        lambda text: None if regex.fullmatch(text) else f"{what} {quoted(text)} {fault}",
+        lambda: pattern_schema(pattern),
+    )
+
+
+def pattern_schema(pattern: str) -> dict[str, Any]:
+    """JSON Schema of a text that matches as a whole; a schema's pattern may match anywhere in it."""
+    return {"type": "string", "pattern": f"^(?:{pattern})$"}
+
+
+def check_endpoint_url(text: str) -> str | None:
+    """An endpoint that holds a password is refused without showing it."""
+    if has_credentials(text):
+        return "credentials don't belong in a manifest: remove what stands before @ in endpoint_url"
+    if not is_url(text):
+        return f"endpoint_url {quoted(text)} is not an http or https URL: write e.g. http://127.0.0.1:8000"
+    return None
+
+
+def _check_changed_since(text: str) -> str | None:
+    try:
+        filters.since(text, datetime(2026, 1, 1, tzinfo=UTC))
+    except ValueError as error:
+        return f"changed_since: {error}"
+    return None
+
+
+def template_warning(text: str) -> str | None:
+    if text in TEMPLATES:
+        return None
+    hint = "; OpportunitySummary is a payload's key, not a template" if text == "OpportunitySummary" else ""
+    return f"template {quoted(text)} is not one known today ({', '.join(TEMPLATES)}){hint}"
 
 
 class ValueType(Enum):
@@ -67,29 +162,25 @@ def names(section: Sequence[ManifestKey]) -> frozenset[str]:
     return frozenset(key.name for key in section)
 
 
-_ENGAGEMENT = checks.shape("engagement", row_input, "engagement", "an engagement id, e.g. eng-0123456789abcd")
-_RESOURCE = checks.shape("resource", row_input, "resource", "an opportunity id, e.g. O1234567")
+_ENGAGEMENT = _shape("engagement", row_input, "engagement", "an engagement id, e.g. eng-0123456789abcd")
+_RESOURCE = _shape("resource", row_input, "resource", "an opportunity id, e.g. O1234567")
 
 #: By the name of a key, the same in every section; checks that are a pattern stand in the table as `like`.
 _CHECKS = {
-    "name": checks.name("name"),
-    "account": checks.name("account"),
-    "catalog": checks.choice("catalog", lambda: CATALOGS),
-    "resource_type": checks.choice("resource_type", lambda: row_input()["resource_type"].choices),
-    "template": checks.shape("template", row_input, "template", f"e.g. {DEFAULT_TEMPLATE}"),
+    "name": _name("name"),
+    "account": _name("account"),
+    "catalog": _choice("catalog", lambda: CATALOGS),
+    "resource_type": _choice("resource_type", lambda: row_input()["resource_type"].choices),
+    "template": _shape("template", row_input, "template", f"e.g. {DEFAULT_TEMPLATE}"),
     **dict.fromkeys(("engagement", "engagements"), _ENGAGEMENT),
     **dict.fromkeys(("resource", "resources"), _RESOURCE),
-    "external_id": checks.shape(
-        "external_id", role_input, "ExternalId", "as the role's trust policy names it"
-    ),
-    "session_name": checks.shape("session_name", role_input, "RoleSessionName", "e.g. nightly-snapshots"),
-    "endpoint_url": Check(
-        checks.check_endpoint_url, lambda: checks.pattern_schema(r"https?://[^/@\s]+(?:/\S*)?")
-    ),
-    "tags": checks.name("tag"),
-    "sources": checks.choice("source", lambda: SOURCES),
-    "stages": checks.choice("stage", lambda: filters.STAGES),
-    "changed_since": Check(checks.check_changed_since, lambda: {"type": "string"}),
+    "external_id": _shape("external_id", role_input, "ExternalId", "as the role's trust policy names it"),
+    "session_name": _shape("session_name", role_input, "RoleSessionName", "e.g. nightly-snapshots"),
+    "endpoint_url": Check(check_endpoint_url, lambda: pattern_schema(r"https?://[^/@\s]+(?:/\S*)?")),
+    "tags": _name("tag"),
+    "sources": _choice("source", lambda: SOURCES),
+    "stages": _choice("stage", lambda: filters.STAGES),
+    "changed_since": Check(_check_changed_since, lambda: {"type": "string"}),
 }
 
 #: What the service's model says of some keys.
@@ -192,7 +283,7 @@ def _sections() -> Iterator[tuple[ManifestKey, ...]]:
 def _key(name: str, fields: dict[str, Any]) -> ManifestKey:
     fields = {field: tuple(one) if isinstance(one, list) else one for field, one in fields.items()}
     like = fields.pop("like", None)
-    fields["check"] = checks.like(*like) if like else _CHECKS.get(name)
+    fields["check"] = _like(*like) if like else _CHECKS.get(name)
     fields["type"] = ValueType(fields.get("type", "text"))
     return ManifestKey(name, **fields)
 

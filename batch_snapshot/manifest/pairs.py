@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from batch_snapshot.manifest import checks, keys
+from batch_snapshot.manifest import keys
 from batch_snapshot.manifest.problems import ProblemCount, Report
 from batch_snapshot.manifest.sections import (
     Defaults,
@@ -134,5 +134,5 @@ class Expander:
         warned = self._warned_templates
         if template and template not in warned and len(warned) < _MOST_TEMPLATES:
             warned.add(template)
-            if warning := checks.template_warning(template):
+            if warning := keys.template_warning(template):
                 self._report.warn(line, warning)

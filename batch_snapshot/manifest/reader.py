@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from batch_snapshot.files import open_regular
-from batch_snapshot.manifest import checks, keys, line_files, sections
+from batch_snapshot.manifest import keys, line_files, sections
 from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.manifest.pairs import CATALOG_HINT, Expander
 from batch_snapshot.manifest.problems import KEPT, Report, UnreadableError
@@ -96,7 +96,7 @@ class ManifestReader:
     def _bare(self) -> Iterator[tuple[Row, int]]:
         """The rows of a CSV or NDJSON file that is the whole manifest."""
         self.name = self._options.name or self._path.stem
-        if wrong := checks.check_name(self.name):
+        if wrong := keys.check_name(self.name):
             self.report(0, f"{wrong}: give the manifest a name with --name")
         if self._options.catalog:
             self._defaults = {"catalog": self._options.catalog}

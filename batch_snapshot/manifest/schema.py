@@ -6,7 +6,7 @@ Draft-07, which yaml-language-server supports best. Patterns of ids come from bo
 from collections.abc import Sequence
 from typing import Any
 
-from batch_snapshot.manifest import checks, keys
+from batch_snapshot.manifest import keys
 from batch_snapshot.manifest.keys import ManifestKey, ValueType
 
 
@@ -76,7 +76,7 @@ def _mapping(section: Sequence[ManifestKey], **sections: dict[str, Any]) -> dict
 def _accounts() -> dict[str, Any]:
     return {
         "type": ["object", "null"],
-        "propertyNames": {"pattern": f"^{checks.NOT_DOTS}{checks.NAME}$"},
+        "propertyNames": {"pattern": f"^{keys.NOT_DOTS}{keys.NAME}$"},
         "additionalProperties": {
             "description": "How calls in this account are signed, and how many it may make. Empty: the "
             "ambient credentials.",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from batch_snapshot.files import nearest, open_regular, special_kind
-from batch_snapshot.manifest import checks, keys
+from batch_snapshot.manifest import keys
 from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.manifest.keys import ManifestKey, ValueType
 from batch_snapshot.manifest.problems import Report, quoted, quoted_ascii, suggestion
@@ -54,7 +54,7 @@ def read_version(node: Node, report: Report) -> None:
 
 def read_name(node: Node, report: Report) -> str:
     text = as_text(node, "name", report, "name is empty: give the manifest a name, e.g. name: nightly")
-    checked(text, checks.check_name, report)
+    checked(text, keys.check_name, report)
     return text.text if text else ""
 
 
@@ -63,7 +63,7 @@ def read_defaults(node: Node, accounts: Mapping[str, Account], report: Report) -
     if section is None:
         return dict.fromkeys(keys.names(keys.CONTEXT), "") if isinstance(node, Reported) else {}
     values = read_keys(section, keys.CONTEXT, "defaults", report)
-    if "template" in values and (warning := checks.template_warning(values["template"])):
+    if "template" in values and (warning := keys.template_warning(values["template"])):
         report.warn(section.nodes["template"].line, warning)
     check_account(section, values, accounts, report)
     return {key.name: values.get(key.name, "") for key in keys.CONTEXT if section.get(key.name) is not None}
@@ -75,7 +75,7 @@ def read_accounts(node: Node, report: Report) -> dict[str, Account]:
     if section is None:
         return {}
     for name in section.nodes:
-        if wrong := checks.check_name(name, "account"):
+        if wrong := keys.check_name(name, "account"):
             report(section.line_of(name), wrong)
     return {name: _account(name, one, report) for name, one in section.nodes.items()}
 
@@ -225,7 +225,7 @@ def as_text(node: Node, what: str, report: Report, if_absent: str = "") -> Scala
     return None
 
 
-def checked(text: Scalar | None, problem: checks.Problem, report: Report) -> str | None:
+def checked(text: Scalar | None, problem: keys.Problem, report: Report) -> str | None:
     if text and (wrong := problem(text.text)):
         report(text.line, wrong)
         return None

@@ -23,7 +23,7 @@ from batch_snapshot.cli.notify import Notifiers
 from batch_snapshot.config import accounts
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError
-from batch_snapshot.manifest.checks import check_endpoint_url
+from batch_snapshot.manifest.keys import check_endpoint_url
 from batch_snapshot.models import Account
 from tests.support.processes import environment, move_in, pairs, write_manifest
 from tests.support.webhook_server import serve_webhook
