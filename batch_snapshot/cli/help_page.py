@@ -9,6 +9,7 @@ from cloup.formatting import HelpFormatter, HelpSection
 from cloup.styling import HelpTheme, IStyle, Style
 
 from batch_snapshot.cli.command import HELP_ALL, SECTIONS, SectionedCommand, SectionedGroup
+from batch_snapshot.text import plural
 
 #: Columns at most: longer lines are hard to read.
 WIDEST = 100
@@ -78,7 +79,7 @@ def _of_command(command: SectionedCommand, ctx: click.Context, *, everything: bo
     _write_lines(page, "Examples", command.examples)
     if hidden := len(options) - len(shown):
         page.write("\n")
-        page.write_text(f"{hidden} more options: {ctx.command_path} --help-all")
+        page.write_text(f"{plural(hidden, 'more option')}: {ctx.command_path} --help-all")
     elif options:
         sample = next((one for one in options if not one.is_flag), options[0])
         page.write("\n")

@@ -7,13 +7,13 @@ import re
 import shlex
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from batch_snapshot import files, text
+from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import BatchSnapshotError, InputError
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def changed_since(value: str) -> str:
 
     try:
         if value != "last":
-            filters.since(value, datetime(2026, 1, 1, tzinfo=UTC))
+            filters.since(value, utc_now())
     except ValueError as error:
         raise InputError(f"--changed-since: {error}; or last") from None
     return value

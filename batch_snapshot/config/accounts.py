@@ -12,6 +12,7 @@ from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.ledger import codec
 from batch_snapshot.ledger.records import Header
 from batch_snapshot.models import AWS, SIMULATOR, Account, Quota
+from batch_snapshot.text import plural
 
 #: The endpoint that each of some profiles names, by its name, under an environment.
 ProfileEndpoints = Callable[[Iterable[str | None], Mapping[str, str]], Mapping[str | None, str]]
@@ -110,8 +111,8 @@ def effective_quotas(accounts: Mapping[str, Account], options: Options) -> dict[
         for account in accounts.values():
             if daily <= (reserve := account.quota.reserve):
                 raise InputError(
-                    f"--daily-quota {daily}: account {account.name!r} reserves {reserve} calls for others, "
-                    "which leaves nothing: give more"
+                    f"--daily-quota {daily}: account {account.name!r} reserves {plural(reserve, 'call')} for "
+                    "others, which leaves nothing: give more"
                 )
     if options.rate is not None:
         given["per_second"] = None if isinstance(options.rate, str) else options.rate

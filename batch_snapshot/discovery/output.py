@@ -112,16 +112,19 @@ def as_text(found: Discovery, *, updated: bool) -> str:
         )
         lines[0] += f": {found.added:,} added, {gone}"
     about = {
-        "tasks": "pairs, never snapshotted ones too",
-        "associations": "pairs with a snapshot",
-        "invitations": "pairs of accepted invitations",
+        "tasks": ", never snapshotted ones too",
+        "associations": " with a snapshot",
+        "invitations": " of accepted invitations",
     }
     for name, listed in counts.listed.items():
         taken = counts.taken[name]
         rest = f", {listed - taken:,} filtered out" if taken != listed else ""
-        lines.append(f"  {name:<13} {taken:>9,} {about[name]}{rest}")
+        lines.append(f"  {name:<13} {taken:>9,} pair{'s' * (taken != 1)}{about[name]}{rest}")
     if counts.active_jobs:
-        lines.append(f"  {'active jobs':<13} {counts.active_jobs:>9,} pairs that AWS's own jobs take care of")
+        pairs = f"pair{'s' * (counts.active_jobs != 1)}"
+        lines.append(
+            f"  {'active jobs':<13} {counts.active_jobs:>9,} {pairs} that AWS's own jobs take care of"
+        )
     lines += [f"cannot see    {text}" for text in _cannot_see(found)]
     return "\n".join([*lines, calls_text(found)])
 

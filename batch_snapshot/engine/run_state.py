@@ -14,6 +14,7 @@ from batch_snapshot.engine.seams import Record
 from batch_snapshot.engine.signal import Signal
 from batch_snapshot.errors import StorageError
 from batch_snapshot.models import Outcome, Status
+from batch_snapshot.text import plural
 
 
 class RunState:
@@ -135,7 +136,7 @@ class RunState:
         self._done += 1
         self._bad += outcome.status is not Status.SUCCEEDED
         if self.stop is None and self._settings.failure_limit.exceeded(bad=self._bad, done=self._done):
-            reason = f"{self._bad} of {self._done} rows did not succeed: --max-failures is reached"
+            reason = f"{self._bad} of {plural(self._done, 'row')} did not succeed: --max-failures is reached"
             self.request_stop(Stop(StopKind.STOPPED, reason))
 
     def _drain(self) -> None:

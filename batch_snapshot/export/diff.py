@@ -192,7 +192,7 @@ def write_page(found: PayloadDifference, path: Path, made_at: datetime) -> None:
         fields=found.fields.most_common(MOST_FIELDS),
     )
     page = html.render_table(
-        f"{found.rows_changed:,} rows changed: {found.before} → {found.after}",
+        f"{plural(found.rows_changed, 'row')} changed: {found.before} → {found.after}",
         {"payload": Markup(section)},  # noqa: S704 - made by a template
         made_at,
         title="Changes",
@@ -203,7 +203,7 @@ def write_page(found: PayloadDifference, path: Path, made_at: datetime) -> None:
         command="batch-snapshot diff --payload … --format json",
         choice="Field",
         searched="engagement, resource, value",
-        plain_note=f"the {first}{found.values_changed:,} changes",
+        plain_note=f"the {first}{plural(found.values_changed, 'change')}",
         plain_head=("Engagement", "Resource", "Field", "Before", "After"),
         plain=[("", (each[2], each[4], *each[7:10])) for each in listed],
     )

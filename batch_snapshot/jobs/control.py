@@ -121,7 +121,7 @@ class Controller:
         names = [command.account] if command.account else list(engine.accounts)
         for name in names:
             self.limits.declare_rate(engine.accounts[name], value)
-        return f"{value:g} calls/s declared for {', '.join(names)}"
+        return f"{value:g} call{'s' * (value != 1)}/s declared for {', '.join(names)}"
 
     async def serve(self) -> None:
         try:

@@ -22,6 +22,9 @@ STAGES = (
 #: The contexts of an engagement that are known today; any other is asked for as it is written.
 CONTEXT_TYPES = ("CustomerAccount", "CustomerProject", "Document", "Lead", "ProspectingResult")
 
+#: How far another clock may be ahead: a later time is a mistake.
+AHEAD = timedelta(minutes=5)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
@@ -50,7 +53,9 @@ def since(text: str, now: datetime) -> datetime:
         return now - timedelta(seconds=int(span[1]) * UNITS[span[2]])
     try:
         moment = datetime.fromisoformat(text)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return moment.astimezone(UTC)
+        moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError(f"{text!r} is not a time: write 2026-01-31, 2026-01-31T18:00:00Z, or 36h") from None
+    if moment > now + AHEAD:
+        raise ValueError(f"{text!r} is in the future: write a time before {now:%Y-%m-%dT%H:%M:%SZ}")
+    return moment

@@ -8,12 +8,12 @@ too, from which the ledger's codec takes the texts that it keeps.
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, NamedTuple, TypeAlias
 
 import yaml
 
+from batch_snapshot.clock import utc_now
 from batch_snapshot.endpoints import has_credentials, is_url
 from batch_snapshot.manifest import filters
 from batch_snapshot.manifest.problems import quoted, quoted_ascii, suggestion
@@ -110,7 +110,7 @@ def check_endpoint_url(text: str) -> str | None:
 
 def _check_changed_since(text: str) -> str | None:
     try:
-        filters.since(text, datetime(2026, 1, 1, tzinfo=UTC))
+        filters.since(text, utc_now())
     except ValueError as error:
         return f"changed_since: {error}"
     return None

@@ -17,7 +17,7 @@ from batch_snapshot.manifest.keys import ManifestKey, ValueType
 from batch_snapshot.manifest.problems import Report, quoted, quoted_ascii, suggestion
 from batch_snapshot.manifest.yaml_events import NOTHING, Fields, Items, Node, Reported, Scalar, is_unwritten
 from batch_snapshot.models import REGION, Account, Quota
-from batch_snapshot.text import escaped, truncated
+from batch_snapshot.text import escaped, plural, truncated
 
 _COUNT = re.compile(r"0|[1-9][0-9]{0,14}")
 _RATE = re.compile(r"(?:0|[1-9][0-9]{0,5})(?:\.[0-9]{1,6})?")
@@ -102,7 +102,7 @@ def _quota(section: Fields, where: str, report: Report) -> Quota:
     windows = [number for key, number in numbers.items() if key not in {"reserve", "per_second"}]
     reserve, smallest = numbers.get("reserve", 0), min(windows, default=None)
     if smallest is not None and reserve >= smallest:
-        wrong = f"reserve {reserve} leaves nothing of {smallest} calls"
+        wrong = f"reserve {reserve} leaves nothing of {plural(smallest, 'call')}"
         report(section.nodes["reserve"].line, f"{wrong}: make it smaller than the smallest window")
     return Quota(**numbers)
 

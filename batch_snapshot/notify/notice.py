@@ -9,7 +9,7 @@ from batch_snapshot.redaction import redacted
 from batch_snapshot.reporting import display, summary
 from batch_snapshot.reporting.display import Frame
 from batch_snapshot.reporting.summary import Summary, states
-from batch_snapshot.text import encodable, escaped, truncated
+from batch_snapshot.text import encodable, escaped, plural, truncated
 
 NAMED_GROUPS = 5
 #: Characters of the text: some receivers accept no more.
@@ -51,7 +51,8 @@ def of_summary(ended: Summary) -> Notice:
         f"{number:,} {status.replace('_', ' ')} ({kind}{code and f', {code}'})"
         for (status, kind, code), number in summary.largest_first(ended.failures)
     ]
-    more = [f"… and {len(groups) - NAMED_GROUPS:,} more kinds of failures"] if groups[NAMED_GROUPS:] else []
+    rest = plural(len(groups) - NAMED_GROUPS, "more kind")
+    more = [f"… and {rest} of failures"] if groups[NAMED_GROUPS:] else []
     text = _text(
         f"{head}: {states(ended.counts)}",
         *ended.reasons,

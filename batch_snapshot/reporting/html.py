@@ -24,7 +24,7 @@ from markupsafe import Markup
 from batch_snapshot import __version__
 from batch_snapshot.clock import utc_now
 from batch_snapshot.reporting import charts
-from batch_snapshot.text import duration
+from batch_snapshot.text import duration, plural
 
 #: Rows of a page's table at most.
 MOST_ROWS = 100_000
@@ -75,7 +75,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    named = (charts.amount, charts.short_time, percent, moment, minute, words)
+    named = (charts.amount, charts.short_time, percent, moment, minute, words, plural)
     environment.filters |= {"number": "{:,}".format, "span": duration} | {one.__name__: one for one in named}
     return environment
 

@@ -26,7 +26,7 @@ from batch_snapshot.reporting.entries import UNATTEMPTED, ReportEntry
 from batch_snapshot.reporting.next_steps import remedy
 from batch_snapshot.reporting.status import LedgerWatch
 from batch_snapshot.reporting.summary import advice, largest_first
-from batch_snapshot.text import truncated
+from batch_snapshot.text import plural, truncated
 
 #: The parts of the page, in this order.
 SECTIONS = (
@@ -66,8 +66,8 @@ def render(data: report.ReportData, now: datetime) -> str:
         command="batch-snapshot report … --csv FOLDER",
         choice="Status",
         searched="engagement, resource, message",
-        plain_note=f"the {f'first {listed:,} of ' if unsettled > listed else ''}{unsettled:,} rows that did "
-        "not succeed",
+        plain_note=f"the {f'first {listed:,} of ' if unsettled > listed else ''}{plural(unsettled, 'row')} "
+        "that did not succeed",
         plain_head=("Status", "Account", "Engagement", "Resource", "Error"),
         plain=[
             (
@@ -83,7 +83,9 @@ def render(data: report.ReportData, now: datetime) -> str:
 
 def title(data: report.ReportData) -> str:
     result, counts = data.summary.result, data.summary.counts
-    return f"{data.watch.header.name}: {result}, {counts.succeeded:,} of {counts.total:,} rows succeeded"
+    return (
+        f"{data.watch.header.name}: {result}, {counts.succeeded:,} of {plural(counts.total, 'row')} succeeded"
+    )
 
 
 def sections(data: report.ReportData, now: datetime) -> dict[str, str]:

@@ -23,6 +23,7 @@ from batch_snapshot.reporting.display import Frame
 from batch_snapshot.reporting.entries import UNATTEMPTED, ReportEntry, settled
 from batch_snapshot.reporting.status import LedgerWatch
 from batch_snapshot.reporting.summary import Summary
+from batch_snapshot.text import plural
 
 #: Different messages that a group of failures quotes, and the characters of each.
 QUOTED, QUOTED_LENGTH = 5, 600
@@ -105,7 +106,7 @@ def _load_manifest(data: ReportData, named: Path | None) -> Manifest | None:
         named_only = sum(row.status is None for row in data.watch.stats.history.unfinished.values())
         if (unknown := data.watch.stats.counts.unattempted - named_only) > 0:
             data.notes.append(
-                f"{unknown:,} unprocessed rows are counted but cannot be listed, for only the manifest names "
+                f"{plural(unknown, 'unprocessed row')} counted but not listed, as only the manifest names "
                 f"them ({str(error).splitlines()[0]}): give it with --manifest."
             )
         return None

@@ -76,7 +76,7 @@ class SimulatorSettings:
         faults = [f"{share:g} {kind}" for kind, share in self.faults.rates.items()]
         parts = [
             f"{pace} in bursts of {self.burst}" if rates else "no rate limit",
-            *(f"{limit:,} calls in {seconds:g} s" for limit, seconds in self.windows),
+            *(f"{limit:,} call{'s' * (limit != 1)} in {seconds:g} s" for limit, seconds in self.windows),
             f"{self.latency * 1000:g} ms a call",
             f"tokens forgotten after {self.forget_after:g} s" if self.forget_after else "",
             f"faults: {', '.join(faults)}" if faults else "no faults",

@@ -139,6 +139,14 @@ def test_a_manifest_with_discover_says_which_rows_are_not_known_yet(capsys):
         (["verify", "none.ndjson"], "none.ndjson: there is no such file"),
         (["diff", "none.ndjson", "none.ndjson"], "none.ndjson: there is no such file"),
         (["run", "x.yaml", "--changed-since", "soon"], "--changed-since: 'soon' is not a time"),
+        (
+            ["run", "x.yaml", "--changed-since", "9999-01-01"],
+            "--changed-since: '9999-01-01' is in the future",
+        ),
+        (
+            ["discover", "--catalog", "AWS", "--output", "x.yaml", "--changed-since", "9999-01-01"],
+            "discover: changed_since: '9999-01-01' is in the future",
+        ),
         (["diff", "--payload", "none.ndjson", "none.ndjson"], "none.ndjson: there is no such file"),
         (["export", "none.ndjson", "--output", "x.csv"], "none.ndjson: there is no such file"),
         (

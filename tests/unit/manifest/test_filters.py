@@ -26,3 +26,10 @@ def test_times_and_spans(text, expected):
 def test_an_invalid_time_is_refused(text):
     with pytest.raises(ValueError, match="is not a time: write"):
         filters.since(text, NOW)
+
+
+def test_a_time_in_the_future_is_refused_but_for_a_clock_that_is_a_little_ahead():
+    ahead = NOW + timedelta(minutes=5)
+    assert filters.since(ahead.isoformat(), NOW) == ahead
+    with pytest.raises(ValueError, match="is in the future: write a time before 2026-06-01T00:00:00Z"):
+        filters.since((ahead + timedelta(seconds=1)).isoformat(), NOW)

@@ -261,7 +261,7 @@ async def test_stream_outlives_a_ledger_that_is_removed(tmp_path):
         assert news["title"] == "l.ndjson cannot be read"
         LedgerBuilder(1).begin().result(row(1)).end().write(path)
         _, news = await anext(told)
-        assert news["title"] == "nightly: completed, 1 of 1 rows succeeded"
+        assert news["title"] == "nightly: completed, 1 of 1 row succeeded"
 
 
 @pytest.mark.asyncio
