@@ -28,7 +28,7 @@ def schema() -> dict[str, object]:
             discover={"oneOf": [_discover(), {"type": "array", "items": _discover()}, {"type": "null"}]},
             include={
                 "type": ["array", "null"],
-                "items": {"oneOf": [_file("ya?ml|csv|ndjson|jsonl"), _include()]},
+                "items": {"oneOf": [_file("ya?ml|json|csv|ndjson|jsonl"), _include()]},
                 "uniqueItems": True,
             },
         ),
@@ -110,7 +110,7 @@ def _include() -> dict[str, Any]:
     columns = {**_mapping(()), "properties": {key.name: column for key in keys.PAIR}}
     return {
         "description": "A file, and the names of its columns.",
-        **_mapping(keys.INCLUDE, file=_file("ya?ml|csv|ndjson|jsonl"), columns=columns),
+        **_mapping(keys.INCLUDE, file=_file("ya?ml|json|csv|ndjson|jsonl"), columns=columns),
         "type": "object",
         "required": ["file"],
         # Only CSV files have columns.

@@ -33,7 +33,8 @@ Defaults: TypeAlias = dict[str, str]
 #: Key of a pair → the name of its column; None: the file does not hold the key, whatever its columns.
 Names: TypeAlias = Mapping[str, str | None]
 
-YAML_ENDINGS = frozenset({".yaml", ".yml"})
+#: JSON is YAML.
+YAML_ENDINGS = frozenset({".yaml", ".yml", ".json"})
 
 
 def completed(own: Defaults, outer: Defaults) -> Defaults:
@@ -208,8 +209,11 @@ def unknown_key(key: str, line: int, known: Collection[str], where: str, report:
         way_out = "name a profile or a role_arn in accounts"
         report(line, f"credentials don't belong in a manifest ({key}): {way_out}")
     else:
-        of_rows = where == "a manifest" and key in keys.names(keys.CONTEXT)
-        way_out = "write it under defaults" if of_rows else suggestion(key, known)
+        way_out = suggestion(key, known)
+        if where == "a manifest" and key in keys.names(keys.CONTEXT):
+            way_out = "write it under defaults"
+        elif where == "a manifest" and key in keys.names(keys.PAIR):
+            way_out = "write it under pairs; a file of one pair a line needs a name that ends with .ndjson"
         report(line, f"unknown key {quoted(key)} in {where}: {way_out}")
 
 
@@ -310,7 +314,7 @@ def read_problem(path: Path, what: str) -> str | None:
     try:
         open_regular(path).close()
     except FileNotFoundError:
-        near = nearest(path, "*.y*ml" if path.suffix in YAML_ENDINGS else f"*{escape(path.suffix)}")
+        near = nearest(path, "*.y*ml" if path.suffix in {".yaml", ".yml"} else f"*{escape(path.suffix)}")
         return f"{what} does not exist: {f'did you mean {escaped(str(near))}?' if near else 'check the path'}"
     except PermissionError as error:
         return f"{what} cannot be read ({error.strerror}): fix its permissions"

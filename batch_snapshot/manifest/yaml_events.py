@@ -158,7 +158,8 @@ class Document:
         elif type(root) is SequenceStartEvent and bare:
             yield from self._entries(Scalar(PAIRS, line), root)
         else:
-            raise UnreadableError(line, "is not a manifest: its top level must be keys, such as `version: 1`")
+            what = "is not a manifest: its top level must be keys, such as `version: 1`"
+            raise UnreadableError(line, f"{what}; a list of pairs is for a manifest to include")
         self._next()
         end = self._next()
         if type(end) is not StreamEndEvent:

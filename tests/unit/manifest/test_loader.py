@@ -565,3 +565,17 @@ def test_memory_does_not_hold_the_rows(tmp_path):
         finally:
             tracemalloc.stop()
     assert (peaks[1] - peaks[0]) / 4_500 < 200
+
+
+def test_json_is_taken_as_yaml_in_a_manifest_and_in_what_it_includes(tmp_path):
+    pairs = [{"engagement": ENG, "resource": f"O{number}"} for number in range(3)]
+    (tmp_path / "keys.json").write_text(json.dumps({"pairs": pairs[:1]}, indent="\t"), "utf-8")
+    (tmp_path / "list.json").write_text(json.dumps(pairs[1:2]), "utf-8")
+    top = {"version": 1, "name": "n", "defaults": {"catalog": "Sandbox"}, "pairs": pairs[2:]}
+    path = tmp_path / "m.json"
+    path.write_text(json.dumps({**top, "include": ["keys.json", "list.json"]}), "utf-8")
+    assert sorted(resource for _, resource in read(path)) == ["O0", "O1", "O2"]
+    (tmp_path / "lines.json").write_text("".join(json.dumps(one) + "\n" for one in pairs), "utf-8")
+    assert "of one pair a line needs a name that ends with .ndjson" in problems(tmp_path / "lines.json")[0]
+    (wrong,) = problems(tmp_path / "list.json")
+    assert wrong.endswith("such as `version: 1`; a list of pairs is for a manifest to include")
