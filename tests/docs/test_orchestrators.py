@@ -55,6 +55,19 @@ def understood_by_dask(words):
     assert {word for word in words if word.startswith("--")} <= options
 
 
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """Puts a script in the place of the program."""
+
+    def write(script):
+        path = tmp_path / "batch-snapshot"
+        path.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
+        path.chmod(0o755)
+
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.defpath}")
+    return write
+
+
 # -- a cluster ---------------------------------------------------------------------------------------
 
 
@@ -141,24 +154,14 @@ def test_batch_heeds_the_exit_codes():
     assert {code for code in {*range(1, 256), None} if not is_tried_again(code)} == HUMAN | THROUGH - {0}
 
 
-def test_an_index_is_an_account(tmp_path):
+def test_an_index_is_an_account(tmp_path, program, monkeypatch):
     """The entry point as a shell runs it, in another root."""
     (tmp_path / "accounts.txt").write_text("main\nacme\n", "utf-8")
-    program = tmp_path / "batch-snapshot"
-    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\nexit 4\n', "utf-8")
-    program.chmod(0o755)
-    done = subprocess.run(
-        [
-            "/bin/sh",
-            "-c",
-            block("batch entry point").replace("/manifests/accounts.txt", str(tmp_path / "accounts.txt")),
-        ],
-        env={"PATH": f"{tmp_path}:{os.defpath}", "AWS_BATCH_JOB_ARRAY_INDEX": "1"},
-        capture_output=True,
-        text=True,
-        timeout=10,
-        check=False,
-    )
+    program('printf "%s\\n" "$@"\nexit 4')
+    monkeypatch.setenv("AWS_BATCH_JOB_ARRAY_INDEX", "1")
+    script = block("batch entry point").replace("/manifests/accounts.txt", str(tmp_path / "accounts.txt"))
+    words = ["/bin/sh", "-c", script]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=10, check=False)
     words = done.stdout.splitlines()
     assert (done.returncode, done.stderr) == (4, "")
     assert words[:4] == ["run", "/manifests/acme.yaml", "--ledger", "/data/ledgers/{name}-acme-{date}.ndjson"]
@@ -209,13 +212,10 @@ def mapped(monkeypatch):
         *((str(code), None, FailForGoodError) for code in sorted(HUMAN)),
     ],
 )
-def test_airflow_heeds_the_exit_codes(code, kind, raised, mapped, tmp_path, monkeypatch):
-    program = tmp_path / "batch-snapshot"
+def test_airflow_heeds_the_exit_codes(code, kind, raised, mapped, tmp_path, program):
     words = shlex.quote(str(tmp_path / "words"))
     answer = json.dumps({"error": {"kind": kind}} if kind else {"outcome": "completed"})
-    program.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > {words}\necho '{answer}'\nexit {code}\n", "utf-8")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.defpath}")
+    program(f"printf '%s\\n' \"$@\" > {words}\necho '{answer}'\nexit {code}")
     assert mapped.over == {"account": ["main", "acme"]}
     assert mapped.settings["retries"]
     if raised is None:
@@ -232,26 +232,17 @@ def test_airflow_heeds_the_exit_codes(code, kind, raised, mapped, tmp_path, monk
     understood(words)
 
 
-def test_a_task_that_is_stopped_lets_its_run_end(mapped, tmp_path, monkeypatch):
+def test_a_task_that_is_stopped_lets_its_run_end(mapped, tmp_path, program):
     """SIGTERM is passed on; a signal to the task's process group does not reach the run a second time."""
-    program = tmp_path / "batch-snapshot"
-    program.write_text(
-        "#!/bin/sh\ntrap 'exit 143' TERM\n"
-        # The first signal may come before the task handles it.
-        f"ps -o pgid= -p $$ > {tmp_path}/group\nfor n in $(seq 50); do kill -TERM $PPID; sleep 0.1; done\n",
-        "utf-8",
-    )
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.defpath}")
+    # The first signal may come before the task handles it.
+    again = "for n in $(seq 50); do kill -TERM $PPID; sleep 0.1; done"
+    program(f"trap 'exit 143' TERM\nps -o pgid= -p $$ > {tmp_path}/group\n{again}")
     with pytest.raises(RuntimeError, match="exit code 143"):
         mapped.task("acme")
     assert int((tmp_path / "group").read_text("utf-8")) != os.getpgrp()
 
 
-def test_a_task_whose_program_was_killed_is_tried_again(mapped, tmp_path, monkeypatch):
-    program = tmp_path / "batch-snapshot"
-    program.write_text("#!/bin/sh\nkill -KILL $$\n", "utf-8")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.defpath}")
+def test_a_task_whose_program_was_killed_is_tried_again(mapped, program):
+    program("kill -KILL $$")
     with pytest.raises(RuntimeError, match="exit code -9"):
         mapped.task("acme")

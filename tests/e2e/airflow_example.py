@@ -14,7 +14,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from tests import ROOT
+from tests.bench.processes import folder as new_folder
+from tests.bench.processes import served
 from tests.docs.pages import block
 from tests.support.processes import environment, pairs, write_manifest
 
@@ -189,24 +190,13 @@ def installed(folder: Path) -> Path:
     return python
 
 
-@contextmanager
-def simulator() -> Iterator[str]:
-    with subprocess.Popen(["batch-snapshot", "simulate"], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
-
-
 def main() -> None:
     lines = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=lines)
     parser.add_argument("--python", type=Path, help="a Python that has Airflow and this package")
     chosen = parser.parse_args().python
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    with tempfile.TemporaryDirectory() as folder, simulator() as endpoint:
-        root = Path(folder)
+    with new_folder() as root, served(["batch-snapshot", "simulate"], root) as endpoint:
         checks = Checks(Airflow(root, chosen or installed(root), endpoint), root)
         checks.one_task_an_account()
         checks.one_task()

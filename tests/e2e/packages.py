@@ -13,14 +13,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from time import monotonic
-from typing import Any
 
 from tests import ROOT
+from tests.bench.processes import served
+from tests.support.webhook_server import serve_webhook
 
 #: Seconds for one command; an install may download some 50 MB.
 WITHIN = 300
@@ -123,14 +121,15 @@ def with_dask(folder: Folder, program: Path, *, installed: bool) -> str:
 
 
 def with_otel(folder: Folder, program: Path, *, installed: bool) -> str:
-    with _collector() as (url, received):
-        printed = folder.run(program, *RUN, "--simulate", OTEL_EXPORTER_OTLP_ENDPOINT=url)
+    with serve_webhook() as collector:
+        printed = folder.run(program, *RUN, "--simulate", OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+    received = [one.path for one in collector.received]
     expect(received == ["/v1/metrics"] * installed, f"the collector received {received}:\n{printed}")
     return printed
 
 
 def with_parquet(folder: Folder, program: Path, *, installed: bool) -> str:
-    with _simulator(folder, program) as url:
+    with served([str(program), "simulate"], folder.path) as url:
         folder.run(program, *RUN, "--endpoint-url", url)
         export = ("export", "demo.ndjson", "--output", "snapshots.parquet", "--endpoint-url", url)
         printed = folder.run(program, *export, code=0 if installed else 2)
@@ -153,38 +152,6 @@ EXTRAS = {
     "parquet": (with_parquet, True),
     "uvloop": (with_uvloop, False),
 }
-
-
-@contextmanager
-def _collector():
-    received = []
-
-    class Collector(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            received.append(self.path)
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", received
-        server.shutdown()
-
-
-@contextmanager
-def _simulator(folder: Folder, program: Path):
-    process: Any = subprocess.Popen(
-        [program, "simulate"], env=folder.environ, cwd=folder.path, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        yield re.findall(r"http://\S+", process.stdout.readline())[0]
-    finally:
-        process.terminate()
-        process.wait()
 
 
 # -- all of it --------------------------------------------------------------------------------------------

@@ -3,12 +3,11 @@
 import asyncio
 import json
 import os
-import pty
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from batch_snapshot.reporting import progress
 from batch_snapshot.simulator import Faults, SimulatorSettings, serve
 from tests.support.http_server import endpoint
 from tests.support.processes import (
-    Child,
     Place,
     assert_exactly_once,
     first,
@@ -34,6 +32,7 @@ from tests.support.processes import (
     results,
     until,
 )
+from tests.support.terminals import CONTROLLED, on_terminal
 
 CREATE = "CreateResourceSnapshot"
 TIMED = Settings(max_duration=0.2)
@@ -321,65 +320,12 @@ def test_signal_handlers_are_restored():
 
 # -- terminals ---------------------------------------------------------------------------------------
 
-#: Makes the terminal on standard error the one that controls the process, as a login does.
-CONTROLLED = first("import fcntl, os, termios\nos.setsid()\nfcntl.ioctl(2, termios.TIOCSCTTY, 0)")
-
-
-class Terminal:
-    """Our end of a pseudo-terminal, and what was shown there so far."""
-
-    def __init__(self, ours: int) -> None:
-        self._ours: int | None = ours
-        self.shown = ""
-        asyncio.get_running_loop().add_reader(ours, self._read)
-
-    def _read(self) -> None:
-        assert self._ours is not None
-        try:
-            self.shown += os.read(self._ours, 65536).decode("utf-8", "replace")
-        except OSError:  # Linux: nobody holds the other end any more
-            asyncio.get_running_loop().remove_reader(self._ours)
-
-    def type(self, text: str) -> None:
-        assert self._ours is not None
-        os.write(self._ours, text.encode())
-
-    def close(self) -> None:
-        """What closing the window does: the kernel sends SIGHUP, and nothing can be written any more."""
-        if self._ours is not None:
-            asyncio.get_running_loop().remove_reader(self._ours)
-            os.close(self._ours)
-            self._ours = None
-
-
 #: Before it, signals reach a thread that does nothing, so they do not wake a read of the main thread.
 ELSEWHERE = """
 import signal, threading, time
 threading.Thread(target=time.sleep, args=[60], daemon=True).start()
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
 """
-
-
-@asynccontextmanager
-async def on_terminal(
-    place: Place, line: Sequence[str], script: str = CONTROLLED
-) -> AsyncIterator[tuple[Child, Terminal]]:
-    ours, theirs = pty.openpty()
-    terminal = Terminal(ours)
-    try:
-        streams: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-        async with place.started(*line, script=script, **streams) as child:
-            os.close(theirs)
-            yield child, terminal
-    finally:
-        terminal.close()
-
-
-def interrupt(way: str, child: Child, terminal: Terminal) -> None:
-    if way == "Ctrl-C":
-        terminal.type("\x03")
-    else:
-        child.signal(signal.SIGTERM)
 
 
 @pytest.mark.asyncio
@@ -417,30 +363,28 @@ async def test_ctrl_c_shows_in_the_display_the_calls_waited_for(place):
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("way", ["Ctrl-C", "SIGTERM"])
-async def test_a_signal_at_the_confirmation_ends_the_run_with_nothing_sent(place, way):
-    place.manifest(pairs(3), catalog="AWS")
+@pytest.mark.parametrize("way", ["Ctrl-C", "SIGTERM", "Ctrl-C elsewhere"])
+@pytest.mark.parametrize("asked", ["Go on?", "MFA code for arn:aws:iam::111122223333:mfa/jane"])
+async def test_a_signal_at_a_question_ends_the_run_with_nothing_sent(place, asked, way):
+    if asked != "Go on?":
+        guard(place)
+    place.manifest(pairs(3), catalog="AWS" if asked == "Go on?" else "Sandbox")
+    script = ELSEWHERE + CONTROLLED if way == "Ctrl-C elsewhere" else CONTROLLED
     async with serve() as (url, simulator):
-        place.env["AWS_ENDPOINT_URL"] = url
-        async with on_terminal(place, ["run", "trial.yaml"]) as (child, terminal):
-            await until(lambda: "Go on?" in terminal.shown, "the question")
-            interrupt(way, child, terminal)
+        place.env["AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING"] = url
+        async with on_terminal(place, ["run", "trial.yaml"], script=script) as (child, terminal):
+            await until(lambda: asked in terminal.shown, "the question")
+            if way == "SIGTERM":
+                child.signal(signal.SIGTERM)
+            else:
+                terminal.type("\x03")
             done = await child.finished()
-        name, code = ("SIGINT", 130) if way == "Ctrl-C" else ("SIGTERM", 143)
-        await until(lambda: f"interrupted ({name}){NOTHING}" in terminal.shown, "the last line")
+        name, code = ("SIGTERM", 143) if way == "SIGTERM" else ("SIGINT", 130)
+        if asked == "Go on?":
+            await until(lambda: f"interrupted ({name}){NOTHING}" in terminal.shown, "the last line")
+            assert not place.ledger.exists()
         assert done.code == code
         assert not simulator.calls
-        assert not place.ledger.exists()
-
-
-@pytest.mark.asyncio
-async def test_a_signal_that_does_not_interrupt_the_read_ends_the_question_too(place):
-    place.manifest(pairs(3), catalog="AWS")
-    async with on_terminal(place, ["run", "trial.yaml"], ELSEWHERE + CONTROLLED) as (child, terminal):
-        await until(lambda: "Go on?" in terminal.shown, "the question")
-        terminal.type("\x03")
-        done = await child.finished()
-    assert done.code == 130
 
 
 # -- MFA codes ---------------------------------------------------------------------------------------
@@ -465,20 +409,6 @@ def guard(place: Place) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         del place.env[name]
     place.env |= {"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "guarded"}
-
-
-@pytest.mark.asyncio
-@pytest.mark.parametrize("way", ["Ctrl-C", "SIGTERM"])
-async def test_a_signal_at_the_prompt_for_an_mfa_code_ends_the_run(place, way):
-    guard(place)
-    place.manifest(pairs(3))
-    async with serve() as (url, simulator):
-        async with on_terminal(place, ["run", "trial.yaml", "--endpoint-url", url]) as (child, terminal):
-            await until(lambda: "MFA code for arn:aws:iam::111122223333:mfa/jane" in terminal.shown, "it")
-            interrupt(way, child, terminal)
-            done = await child.finished()
-        assert done.code == (130 if way == "Ctrl-C" else 143)
-        assert not simulator.calls
 
 
 ASSUMED = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult>

@@ -31,6 +31,12 @@ from tests.support.processes import (
 )
 
 
+@pytest.fixture
+def place(cwd):
+    """A folder to run in, which is this process's own, too."""
+    return Place(cwd)
+
+
 def sockets(place):
     return list((place.folder / "state" / "control").glob("*"))
 
@@ -50,7 +56,7 @@ def exactly_once(made, number):
 
 
 @pytest.mark.asyncio
-async def test_run_is_paused_resumed_sped_up_and_drained_and_the_same_command_continues(place):
+async def test_run_is_paused_resumed_sped_up_and_drained_and_the_same_command_continues(place, called):
     place.manifest(pairs(300), accounts={"default": {"quota": {"per_second": 10}}})
     async with service(place, "--latency", "0.05") as url:
         run = ["run", "trial.yaml", "--endpoint-url", url, "--progress", "lines", "--progress-interval=0.1s"]
@@ -60,51 +66,52 @@ async def test_run_is_paused_resumed_sped_up_and_drained_and_the_same_command_co
             assert stat.S_IMODE(listening.stat().st_mode) == 0o600
             assert stat.S_IMODE(listening.parent.stat().st_mode) == 0o700
 
-            paused = await place.call("control", place.ledger, "pause")
+            paused = await called("control", place.ledger, "pause")
             assert (paused.code, paused.stdout[:7]) == (0, "paused:")
             flying = int((re.findall(r"(\d+) calls? in flight", paused.stdout) or ["0"])[0])
             await until(lambda: settled_since_the_pause(place) == flying, "the calls in flight")
             before = settled(place)
-            watching = await place.call("status", place.ledger, "--format", "json")
+            watching = await called("status", place.ledger, "--format", "json")
             assert watching.json["outcome"] == "running"
             assert "paused by `control`" in watching.stdout
             assert watching.json["next_steps"] == [f"batch-snapshot control {place.ledger} resume"]
-            locked = await place.call(*run)
+            locked = await called(*run)
             assert locked.code == 5, "a paused run keeps its locks"
             assert settled(place) == before
 
-            faster = await place.call("control", place.ledger, "rate", "60", "--format", "json")
+            faster = await called("control", place.ledger, "rate", "60", "--format", "json")
             assert (faster.json["action"], faster.json["value"]) == ("rate", 60)
-            assert (await place.call("control", place.ledger, "concurrency", "4")).code == 0
+            assert (await called("control", place.ledger, "concurrency", "4")).code == 0
             assert settled(place) == before
-            assert (await place.call("control", place.ledger, "resume")).stdout == "resumed\n"
+            assert (await called("control", place.ledger, "resume")).stdout == "resumed\n"
             await until(lambda: settled(place) >= before + 60, "rows after the pause", patience=6)
-            assert (await place.call("control", place.ledger, "drain")).code == 0
+            assert (await called("control", place.ledger, "drain")).code == 0
             ended = await child.finished()
         assert ended.code == 4
         assert ":  batch-snapshot control ledgers/trial.ndjson resume\n" in ended.stderr
         assert "drained by `control`" in ended.stdout
+        assert re.search(r"Z  0:00:\d\d .*/300 rows", ended.stderr)
         assert sockets(place) == []
         lines = of_type(place.ledger, "control")
         assert [line["action"] for line in lines] == ["pause", "rate", "concurrency", "resume", "drain"]
         assert {line["by"] for line in lines} == {os.getuid()}
         assert (lines[1]["value"], lines[2]["value"]) == (60, 4)
-        assert (await place.call("status", place.ledger, "--check")).code == 0
-        assert (await place.call(*run[:4], "--rate", "200")).code == 0
+        assert (await called("status", place.ledger, "--check")).code == 0
+        assert (await called(*run[:4], "--rate", "200")).code == 0
         made = await record(url)
     assert len(results(place.ledger)) == 300
     exactly_once(made, 300)
 
 
 @pytest.mark.asyncio
-async def test_commands_that_a_run_cannot_follow_change_nothing(place):
+async def test_commands_that_a_run_cannot_follow_change_nothing(place, called):
     place.manifest(pairs(300), accounts={"default": {"quota": {"per_second": 5}}})
     async with service(place) as url, place.started("run", "trial.yaml", "--endpoint-url", url) as child:
         await until(lambda: settled(place) >= 1, "the first row")
-        other = await place.call("control", place.ledger, "rate", "3", "--account", "acme")
+        other = await called("control", place.ledger, "rate", "3", "--account", "acme")
         assert other.code == 2
         assert "account 'acme': this run calls for default" in other.stderr
-        elsewhere = await place.call("control", place.ledger, "pause", "--state-dir", "another")
+        elsewhere = await called("control", place.ledger, "pause", "--state-dir", "another")
         assert elsewhere.code == 2
         assert "name that with --state-dir" in elsewhere.stderr
         (listening,) = sockets(place)
@@ -120,7 +127,7 @@ async def test_commands_that_a_run_cannot_follow_change_nothing(place):
             assert not answer or "refused" in json.loads(answer)
         assert of_type(place.ledger, "control") == []
         assert child.running
-        assert (await place.call("control", place.ledger, "drain")).code == 0
+        assert (await called("control", place.ledger, "drain")).code == 0
         assert (await child.finished()).code == 4
 
 
@@ -138,36 +145,6 @@ async def test_run_on_a_cluster_takes_only_drain(tmp_path):
             assert "a run on a cluster takes only drain" in refused.stderr
             assert (await place.call("control", place.ledger, "drain")).code == 0
             assert (await child.finished()).code == 4
-
-
-def test_without_a_run_there_is_nothing_to_control(tmp_path, capsys):
-    ledger = LedgerBuilder(rows=1).begin().write(tmp_path / "nightly.ndjson")
-    assert cli.main(["control", str(ledger), "pause", "--state-dir", str(tmp_path)]) == 2
-    assert "no run is writing it, so there is nothing to control" in capsys.readouterr().err
-    assert cli.main(["control", str(tmp_path / "none.ndjson"), "pause"]) == 2
-    assert "there is no such file" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        (["stop"], "'stop' is no action: give pause, resume, drain, rate"),
-        (["pause", "5"], "pause takes no value"),
-        (["rate"], "rate: give calls a second"),
-        (["rate", "0"], "rate 0: give calls a second"),
-        (["rate", "nan"], "rate nan: give calls a second"),
-        (["rate", "auto"], "rate auto: give calls a second"),
-        (["concurrency", "1.5"], "concurrency 1.5: give a whole number"),
-        (["concurrency", "inf"], "concurrency inf: give a whole number"),
-        (["concurrency", "2000"], "from 1 to 1,024"),
-        (["pause", "--account", "main"], "--account is for rate"),
-    ],
-)
-def test_bad_commands_are_one_clear_line(tmp_path, capsys, words, says):
-    ledger = LedgerBuilder(rows=1).begin().write(tmp_path / "nightly.ndjson")
-    assert cli.main(["control", str(ledger), *words]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert says in line
 
 
 @pytest.mark.asyncio

@@ -2,36 +2,20 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiobotocore.session import AioSession
 
-import batch_snapshot
 from batch_snapshot.aws import http
 from batch_snapshot.clock import utc_now
-from batch_snapshot.config.options import Options, Settings
-from batch_snapshot.models import Outcome
-from batch_snapshot.reporting import status
-from batch_snapshot.reporting.summary import Summary
 from batch_snapshot.simulator import SimulatorSettings, serve
-from tests.support.processes import (
-    assert_exactly_once,
-    environment,
-    move_in,
-    of_type,
-    pairs,
-    results,
-    write_manifest,
-    write_profiles,
-)
+from tests.support.processes import assert_exactly_once, environment, move_in, write_profiles
+from tests.support.two_accounts import LEDGER, ROWS, after, assert_other_stopped, assert_resumed, run, write
 
 pytestmark = pytest.mark.asyncio
 
-MANIFEST, LEDGER = Path("trial.yaml"), Path("ledgers/trial.ndjson")
 GOOD, EXPIRED = "AKIAEXAMPLE000000000", "AKIAEXPIRED000000001"
 
 
@@ -79,59 +63,36 @@ def process_profile(profile: str) -> None:
     config(**{f"profile_{profile}": settings})
 
 
-GOOD_ROWS = pairs(10, account="good")
-OTHER_ROWS = pairs(16, first=100, account="other")
-ROWS = [*OTHER_ROWS, *GOOD_ROWS]
-
-
-def write(**other: str) -> None:
-    """A manifest of two accounts: one called good, and the other."""
-    write_manifest(MANIFEST, ROWS, accounts={"good": {"profile": "good"}, "other": other})
-
-
-async def run(url: str, *, concurrency: int = 2, outcome: Callable[[Outcome], None] | None = None) -> Summary:
-    settings = Settings(concurrency=concurrency)
-    options = Options(endpoint_url=url, rate=200.0, engine=settings)
-    return await batch_snapshot.run(MANIFEST, options, batch_snapshot.Hooks(outcome=outcome))
-
-
-def after(number: int, account: str, act: Callable[[], None]) -> Callable[[Outcome], None]:
-    """Do something once so many rows of the account have an outcome."""
-    seen: Counter[str] = Counter()
-
-    def on_outcome(outcome: Outcome) -> None:
-        seen[outcome.request.row.account] += 1
-        if outcome.request.row.account == account and seen[account] == number:
-            act()
-
-    return on_outcome
-
-
-def assert_other_stopped(summary: Summary, *words: str, done: int | None = 0) -> None:
-    """The other account has stopped with a clear line, and its rows wait; the good one's are done."""
-    assert (summary.outcome, summary.exit_code) == ("stopped", 3)
-    (line,) = summary.reasons
-    assert "\n" not in line
-    for word in ("account other: ", *words):
-        assert word in line
-    assert summary.accounts["good"].stopped is None
-    lines = Counter((key[0], line["status"]) for key, line in results(LEDGER).items())
-    made = lines["other", "succeeded"]
-    assert done is None or made == done
-    assert lines == Counter({("good", "succeeded"): len(GOOD_ROWS), ("other", "succeeded"): made}), (
-        "no row is blamed for its account's credentials"
-    )
-    assert summary.counts == (10 + made, 0, 0, 16 - made)
-    assert of_type(LEDGER, "end")[-1]["counts"] == summary.counts._asdict()
-
-
-async def assert_resumed(url: str, simulator: Any) -> None:
-    assert (await run(url)).exit_code == 0
-    assert_exactly_once(simulator, LEDGER, ROWS)
-    assert status.check_ledger(LEDGER) == len(ROWS)
-
-
 # -- none, wrong, expired ----------------------------------------------------------------------------
+
+SSO = {"sso_account_id": "123456789012", "sso_role_name": "Partner", "region": "us-east-1"}
+SESSION = {"sso_start_url": "https://example.invalid/start", "sso_region": "us-east-1"}
+RENEW, LOGIN = "renew the credentials of profile partner", "aws sso login --profile partner"
+
+#: By what is wrong: the profile's key, its other settings, and what the account says.
+WRONG: dict[str, tuple[str | None, dict[str, dict[str, str]], list[str]]] = {
+    "unknown": ("AKIAUNKNOWN00000001", {}, ["UnrecognizedClientException", RENEW]),
+    "expired": (EXPIRED, {}, ["ExpiredTokenException", RENEW]),
+    "no profile": (None, {}, ["ProfileNotFound", "partner", "aws configure list-profiles"]),
+    "session": (
+        None,
+        {"profile_partner": {**SSO, "sso_session": "mine"}, "sso-session_mine": SESSION},
+        [LOGIN],
+    ),
+    "old session": (None, {"profile_partner": SSO | SESSION}, [LOGIN]),
+}
+
+
+@pytest.mark.parametrize(("key", "sections", "words"), WRONG.values(), ids=WRONG)
+async def test_credentials_that_are_wrong_are_named_with_what_to_do(key, sections, words):
+    profiles(good=GOOD, **({"partner": key} if key else {}))
+    config(**sections)
+    write(profile="partner")
+    async with serve() as (url, simulator):
+        assert_other_stopped(await run(url), *words)
+        config()
+        profiles(good=GOOD, partner="AKIAMENDED0000000000")
+        await assert_resumed(url, simulator)
 
 
 async def test_missing_credentials_are_reported_with_what_to_do(monkeypatch):
@@ -141,43 +102,6 @@ async def test_missing_credentials_are_reported_with_what_to_do(monkeypatch):
         assert_other_stopped(stopped, "NoCredentialsError", "name a profile or a role_arn", "AWS_PROFILE")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", GOOD)
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        await assert_resumed(url, simulator)
-
-
-@pytest.mark.parametrize(
-    ("key", "code"),
-    [("AKIAUNKNOWN00000001", "UnrecognizedClientException"), (EXPIRED, "ExpiredTokenException")],
-)
-async def test_credentials_that_the_service_refuses_name_their_profile(key, code):
-    profiles(good=GOOD, partner=key)
-    write(profile="partner")
-    async with serve() as (url, simulator):
-        assert_other_stopped(await run(url), code, "renew the credentials of profile partner")
-        profiles(good=GOOD, partner="AKIAMENDED0000000000")
-        await assert_resumed(url, simulator)
-
-
-async def test_unknown_profile_is_named():
-    write(profile="partner")
-    async with serve() as (url, simulator):
-        assert_other_stopped(await run(url), "ProfileNotFound", "partner", "aws configure list-profiles")
-        profiles(good=GOOD, partner="AKIAMENDED0000000000")
-        await assert_resumed(url, simulator)
-
-
-@pytest.mark.parametrize("kind", ["a session", "the profile itself"])
-async def test_expired_sso_session_is_reported_with_the_login_command(kind):
-    account = {"sso_account_id": "123456789012", "sso_role_name": "Partner", "region": "us-east-1"}
-    session = {"sso_start_url": "https://example.invalid/start", "sso_region": "us-east-1"}
-    if kind == "a session":
-        config(profile_partner={**account, "sso_session": "mine"}, **{"sso-session_mine": session})
-    else:
-        config(profile_partner=account | session)
-    write(profile="partner")
-    async with serve() as (url, simulator):
-        assert_other_stopped(await run(url), "aws sso login --profile partner")
-        config()
-        profiles(good=GOOD, partner="AKIAMENDED0000000000")
         await assert_resumed(url, simulator)
 
 

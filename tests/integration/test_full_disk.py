@@ -242,49 +242,32 @@ async def test_a_folder_that_cannot_be_written_is_told_before_any_call(place):
 # -- damaged under the run ---------------------------------------------------------------------------
 
 
-def moved(path: Path) -> Callable[[], None]:
+def damaged(path: Path, how: str) -> Callable[[], object]:
+    """Damage a ledger; returns what puts it back."""
     aside = path.with_name("aside")
-    path.rename(aside)
-    return lambda: put_back(aside, path)
-
-
-def put_back(aside: Path, path: Path) -> None:
-    aside.replace(path)
-
-
-def cut(path: Path) -> Callable[[], None]:
-    aside = path.with_name("aside")
+    if how == "moved":
+        path.rename(aside)
+        return lambda: aside.replace(path)
     shutil.copy(path, aside)
-    os.truncate(path, 100)
-    return lambda: put_back(aside, path)
+    if how == "replaced":
+        aside.replace(path)
+        return lambda: None
+    os.truncate(path, 100 if how == "cut" else 0)
+    return lambda: aside.replace(path)
 
 
-def emptied(path: Path) -> Callable[[], None]:
-    aside = path.with_name("aside")
-    shutil.copy(path, aside)
-    os.truncate(path, 0)
-    return lambda: put_back(aside, path)
-
-
-def replaced(path: Path) -> Callable[[], None]:
-    aside = path.with_name("aside")
-    shutil.copy(path, aside)
-    put_back(aside, path)
-    return lambda: None
-
-
-@pytest.mark.parametrize("damage", [moved, cut, emptied, replaced])
-async def test_a_ledger_damaged_under_the_run_ends_it_and_once_put_back_it_goes_on(place, damage):
+@pytest.mark.parametrize("how", ["moved", "cut", "emptied", "replaced"])
+async def test_a_ledger_damaged_under_the_run_ends_it_and_once_put_back_it_goes_on(place, how):
     rows = pairs(150)
     manifest = place.manifest(rows)
-    repairs: list[Callable[[], None]] = []
+    repairs: list[Callable[[], object]] = []
     seen = 0
 
     def tell(outcome: Outcome) -> None:
         nonlocal seen
         seen += 1
         if seen == 20:
-            repairs.append(damage(place.ledger))
+            repairs.append(damaged(place.ledger, how))
 
     async with serve(SimulatorSettings(latency=0.01)) as (url, simulator):
         with pytest.raises(LedgerWriteError, match="was removed, replaced or cut") as caught:
@@ -307,7 +290,7 @@ async def test_a_ledger_removed_under_a_process_ends_it_with_5(place):
         line = command(url, place.ledger, "--rate", "25", "--concurrency", "4")
         async with place.started(*line) as child:
             await until(lambda: len(of_type(place.ledger, "result")) >= 5, "five results")
-            repair = moved(place.ledger)
+            repair = damaged(place.ledger, "moved")
             said = await child.finished()
         assert_stopped(said, "was removed, replaced or cut")
         # All rows stand in one intent: the next sync, at most a second later, finds out.

@@ -106,22 +106,3 @@ async def test_one_denied_one_throttled_one_expired_and_one_healthy(tmp_path, en
     assert told["accounts"]["healthy"]["throttled_calls"] == 0
     end = of_type(place.folder / "ledgers" / "together.ndjson", "end")[-1]
     assert (end["outcome"], end["counts"]["succeeded"]) == ("stopped", HEALTHY_ROWS + THROTTLED_ROWS)
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-async def test_the_summary_for_people_tells_them_apart_too(tmp_path, engine):
-    place = Clustered(tmp_path) if engine == "dask" else Place(tmp_path)
-    more = ["--engine", engine]
-    async with service(place) as plain:
-        write(place, plain, plain, "denied", "expired", "throttled", name="together")
-        said = await place.call("run", "together.yaml", *more)
-    assert said.code == 3
-    lines = said.stdout.splitlines()
-    assert any(line.startswith("  account denied: 20 denials in a row") for line in lines)
-    assert any(line.startswith("  account expired: ExpiredTokenException") for line in lines)
-    told = {line.split()[1]: line for line in lines if line.startswith("account ")}
-    assert "6 succeeded, 6 calls, 0 throttled" in told["throttled"]
-    assert "stopped early" not in told["throttled"]
-    assert told["expired"].endswith("60 unattempted, 0 calls, 0 throttled, stopped early")
-    assert "failed, " in told["denied"]
-    assert told["denied"].endswith("stopped early")

@@ -219,15 +219,6 @@ def test_the_library_prints_nothing_logs_nothing_and_takes_no_signal(capfd, capl
     assert not [record for record in caplog.records if record.name.startswith("batch_snapshot")]
 
 
-def test_errors_are_distinguished_by_their_class():
-    lock = paths.ledger_lock(Path("ledgers/trial.simulated.ndjson"))
-    with locks.hold(lock, what="trial", since="now"), pytest.raises(LockedError) as caught:
-        batch_snapshot.run_sync("trial.yaml", SIMULATED)
-    assert caught.value.exit_code == 5
-    with pytest.raises(batch_snapshot.ManifestError):
-        batch_snapshot.run_sync("absent.yaml", SIMULATED)
-
-
 def test_every_public_name_has_a_docstring():
     for name in set(batch_snapshot.__all__) - {"__version__"}:
         thing = getattr(batch_snapshot, name)

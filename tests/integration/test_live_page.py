@@ -12,7 +12,7 @@ import pytest_asyncio
 from aiohttp import ClientSession
 from playwright.async_api import async_playwright, expect
 
-from batch_snapshot import cli, paths
+from batch_snapshot import paths
 from batch_snapshot.ledger import locks
 from batch_snapshot.models import Status
 from batch_snapshot.reporting import server
@@ -249,30 +249,14 @@ async def test_page_says_that_the_run_has_ended_and_follows_one_that_continues(t
 
 
 @pytest.mark.asyncio
-async def test_page_with_buttons_has_a_token_on_loopback_too(tmp_path, address):
+async def test_beyond_loopback_and_with_buttons_the_address_has_a_token(tmp_path, address):
     place = Place(tmp_path)
     LedgerBuilder(1).begin().result(row(1)).end().write(tmp_path / "l.ndjson")
-    async with (
-        place.started("watch", "l.ndjson", "--serve", address, "--control") as child,
-        ClientSession() as session,
-    ):
-        await answers(address)
-        async with session.get(f"http://{address}/") as answer:
-            assert answer.status == 403
-        child.signal(signal.SIGINT)
-        assert len((await child.finished()).stdout.strip().partition("?token=")[2]) > 20
-
-
-@pytest.mark.asyncio
-async def test_beyond_loopback_the_address_has_a_token(tmp_path, address):
-    place = Place(tmp_path)
-    LedgerBuilder(1).begin().result(row(1)).end().write(tmp_path / "l.ndjson")
-    tokens = set()
-    for token in ("of-the-test", "", ""):
+    everywhere, tokens = address.replace("127.0.0.1", "0.0.0.0"), set()
+    for serve, token in ([everywhere], "of-the-test"), ([everywhere], ""), ([address, "--control"], ""):
         place.env["BATCH_SNAPSHOT_SERVE_TOKEN"] = token
-        everywhere = address.replace("127.0.0.1", "0.0.0.0")
         async with (
-            place.started("watch", "l.ndjson", "--serve", everywhere) as child,
+            place.started("watch", "l.ndjson", "--serve", *serve) as child,
             ClientSession() as session,
         ):
             await answers(address)
@@ -286,34 +270,3 @@ async def test_beyond_loopback_the_address_has_a_token(tmp_path, address):
             assert shown == token or len(shown) > 20
             tokens.add(shown)
     assert len(tokens) == 3, "each is new"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["watch", "none.ndjson"], "there is no such file"),
-        (["watch", "trial.yaml"], "is a manifest, not a ledger"),
-        (["watch", "l.ndjson", "--serve", "nowhere"], "'nowhere' is not an address: write HOST:PORT"),
-        (["watch", "l.ndjson", "--serve", "127.0.0.1:99999"], "is not an address"),
-        (["watch", "l.ndjson", "--serve", "0.0.0.0:80", "--control"], "--control: works on loopback only"),
-        (
-            ["run", "trial.yaml", "--simulate", "--serve=[::]:80", "--control"],
-            "works on loopback only, not at ::",
-        ),
-        (
-            ["run", "trial.yaml", "--simulate", "--control"],
-            "adds buttons to the page of --serve; give that too",
-        ),
-        (["run", "trial.yaml", "--simulate", "--serve=127.0.0.1:{port}"], "cannot listen there"),
-    ],
-)
-def test_wrong_use_is_one_line_and_nothing_is_called(tmp_path, monkeypatch, capsys, arguments, words):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BATCH_SNAPSHOT_STATE_DIR", str(tmp_path / "state"))
-    Place(tmp_path).manifest(pairs(1))
-    LedgerBuilder(1).begin().end().write(tmp_path / "l.ndjson")
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-        assert cli.main([word.replace("{port}", str(port)) for word in arguments]) == 2
-    assert words in capsys.readouterr().err
-    assert not (tmp_path / "ledgers").exists()

@@ -15,12 +15,13 @@ from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError, StorageError
 from batch_snapshot.jobs import resume, run
-from batch_snapshot.ledger import codec, locks, prune, reader
+from batch_snapshot.ledger import codec, locks, prune
 from batch_snapshot.ledger.records import End
-from batch_snapshot.models import Account
+from batch_snapshot.models import Account, Status
 from batch_snapshot.reporting import status
 from batch_snapshot.reporting.summary import Summary
-from batch_snapshot.simulator import Faults, SimulatorSettings, serve
+from batch_snapshot.simulator import SimulatorSettings, serve
+from tests.support.ledgers import LedgerBuilder, row
 from tests.support.processes import Json, of_type, pairs, results, write_manifest
 from tests.support.strategies import header, patient
 
@@ -132,19 +133,6 @@ async def test_a_night_begins_with_what_can_be_cured_of_the_last():
     assert set(tokens.values()) == {1}
 
 
-@pytest.mark.asyncio
-async def test_a_rerun_of_the_same_night_resumes_and_sends_nothing_twice():
-    write_manifest(Path("trial.yaml"), pairs(6))
-    clock = Clock(DAY.replace(hour=2))
-    async with serve(SimulatorSettings(faults=Faults(plan=lambda number, _: None))) as (url, simulator):
-        await night(url, clock)
-        clock.at += timedelta(hours=1)
-        *_, again = await night(url, clock)
-        assert set(made(simulator).values()) == {1}
-    assert again.calls == 0
-    assert left() == {Path("ledgers/trial-2026-03-01.ndjson")}
-
-
 # -- the newest ledger -------------------------------------------------------------------------------
 
 
@@ -171,12 +159,6 @@ def test_a_young_ledger_that_is_not_finished_is_left_to_run(capsys):
     assert cli.main(["retry", "ledgers/trial-{date}.ndjson"]) == 0
     assert f"{path}: is not finished, and run resumes it" in capsys.readouterr().err
     assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize("pattern", ["{name}-{date}.ndjson", "trial-{day}.ndjson"])
-def test_a_pattern_that_means_nothing_here_is_refused(pattern, capsys):
-    assert cli.main(["retry", pattern]) == 2
-    assert "{" in capsys.readouterr().err
 
 
 # -- pruning -----------------------------------------------------------------------------------------
@@ -226,7 +208,9 @@ def test_the_newest_are_kept_and_locks_go_with_their_ledgers():
 
 
 def test_what_is_not_fully_succeeded_is_kept_however_old():
-    unfinished, crashed, torn, broken, fine, *newest = nights(7)
+    failed, unfinished, crashed, torn, broken, fine, *newest = nights(8)
+    refused = LedgerBuilder(1, name="trial", began=DAY).begin(endpoint="aws", accounts={"main": {}})
+    refused.intend(row(1)).result(row(1), Status.FAILED).end().write(failed)
     written(unfinished, DAY, done=False)
     written(crashed, DAY + timedelta(days=1), ended=False)
     torn.write_bytes(torn.read_bytes() + b'{"type":"res')
@@ -234,21 +218,12 @@ def test_what_is_not_fully_succeeded_is_kept_however_old():
     pruned = prune.prune(Path("ledgers"), 2, DAY)
     assert pruned.removed == [fine]
     reasons = dict(pruned.kept)
+    assert reasons[failed] == "not fully succeeded: 1 failed"
     assert "1 unattempted" in reasons[unfinished]
     assert "did not come to an end" in reasons[crashed]
     assert "torn" in reasons[torn]
     assert f"{broken}:3" in reasons[broken]
-    assert left() == {unfinished, crashed, torn, broken, *newest}
-
-
-@pytest.mark.asyncio
-async def test_a_row_that_failed_keeps_its_ledger():
-    write_manifest(Path("trial.yaml"), [{"engagement": "eng-denied00000000", "resource": "O1"}])
-    async with serve() as (url, _):
-        summary = await run.run("trial.yaml", Options(endpoint_url=url))
-    written(Path("ledgers/trial-2099-01-01.ndjson"), datetime(2099, 1, 1, tzinfo=UTC), endpoint=url)
-    pruned = prune.prune(Path("ledgers"), 1, DAY)
-    assert pruned.kept == [(Path(summary.ledger), "not fully succeeded: 1 failed")]
+    assert left() == {failed, unfinished, crashed, torn, broken, *newest}
 
 
 def test_what_a_run_holds_is_kept():
@@ -319,9 +294,6 @@ def test_prune_before_the_first_night_has_nothing_to_do(capsys):
 
 
 def test_what_cannot_be_pruned_is_told(capsys):
-    nights(1)
-    assert cli.main(["prune", "ledgers/trial-2026-03-01.ndjson", "--keep", "1"]) == 2
-    assert "name a folder" in capsys.readouterr().err
     with pytest.raises(InputError):
         prune.prune(Path("nowhere"), 1, DAY)
 
@@ -352,9 +324,3 @@ def test_whatever_there_is_the_newest_of_each_series_stay(found, keep):
         kept = [each for each in all_of_it if each not in gone]
         assert len(kept) == min(keep, len(all_of_it))
         assert all(each.started_at <= other.started_at for each in gone for other in kept)
-
-
-def test_a_whole_ledger_of_a_run_can_be_forgotten():
-    """By its history: what `prune` goes by is what `status` tells."""
-    [path] = nights(1)
-    assert prune.why_unfinished(reader.history_of(path)) is None

@@ -199,20 +199,6 @@ def test_a_ledger_is_finished_when_its_deferred_accounts_are(deferred, completed
     assert resume.resumable(ledger.write(path), DAY + timedelta(days=2)) is resumes
 
 
-@pytest.mark.asyncio
-async def test_a_run_of_selected_accounts_finishes_its_own_ledgers():
-    write_manifest(
-        Path("trial.yaml"),
-        [{**each, "account": "main"} for each in ROWS] + pairs(3, first=90, account="other"),
-        accounts={"main": {"quota": {"per_day": 8}}, "other": {}},
-    )
-    async with serve() as (url, simulator):
-        runs = NightlyRuns(url, simulator)
-        ran = [await runs.run(day, accounts=("main",)) for day in (1, 2, 3, 4)]
-    assert [one.ledger for one in ran] == [str(ledger_of(day)) for day in (1, 1, 3, 3)]
-    assert runs.made == [2] * 12
-
-
 def test_a_finished_ledger_is_recognised_by_its_last_line_alone():
     path = ledger_of(1)
     path.parent.mkdir()

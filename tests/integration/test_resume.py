@@ -73,19 +73,6 @@ async def test_a_run_is_refused_where_its_unfinished_ledger_has_vanished(place):
         assert len(simulator.snapshots) == 6
 
 
-async def test_new_ledger_flag_begins_one_and_a_finished_ledger_may_be_removed(place):
-    path = place.manifest([*missing(1), *pairs(2)])
-    async with serve() as (url, simulator):
-        options = Options(endpoint_url=url, engine=CUT_SHORT, rate=1000.0)
-        assert (await run.run(path, options)).exit_code == 3
-        place.ledger.unlink()
-        place.manifest(pairs(2))
-        assert (await run.run(path, replace(options, new_ledger=True))).exit_code == 0
-        place.ledger.unlink()
-        assert (await run.run(path, options)).exit_code == 0
-        assert len(simulator.snapshots) == 4
-
-
 async def test_a_removed_simulated_ledger_blocks_nothing(place):
     path = place.manifest([*missing(1), *pairs(2)])
     options = Options(simulate=True, engine=CUT_SHORT)
@@ -218,17 +205,8 @@ async def test_a_dry_retry_shows_what_it_would_send_and_sends_nothing(place, cap
         summary = await run.run(path, Options(endpoint_url=url, rate=1000.0))
         assert summary.exit_code == 1
         before, calls = place.ledger.read_bytes(), len(simulator.log)
-        line = [
-            "retry",
-            str(place.ledger),
-            "--all",
-            "--dry-run",
-            "--format",
-            "json",
-            "--run-id",
-            summary.run_id,
-        ]
-        assert cli.main(line) == 0
+        flags = ["--all", "--dry-run", "--format", "json", "--run-id", summary.run_id]
+        assert cli.main(["retry", str(place.ledger), *flags]) == 0
         preview = json.loads(capsys.readouterr().out)
         assert (preview["rows"], preview["catalogs"]) == (3, ["Sandbox"])
         assert (place.ledger.read_bytes(), len(simulator.log)) == (before, calls)

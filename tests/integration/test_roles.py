@@ -1,37 +1,30 @@
 """Roles over HTTP: assumed with their external id, renewed, refused, and many of them."""
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
 from aiohttp import web
 
-import batch_snapshot
 from batch_snapshot.aws import credentials
 from batch_snapshot.aws.client import Clients
 from batch_snapshot.aws.target import Target
 from batch_snapshot.clock import utc_now
-from batch_snapshot.config.options import Options, Settings
-from batch_snapshot.models import Account, ApiError, Outcome
-from batch_snapshot.reporting.summary import Summary
+from batch_snapshot.models import Account, ApiError
 from batch_snapshot.simulator import SimulatorSettings, serve
 from tests.support import sts_server
 from tests.support.haste import Hasty
 from tests.support.http_server import endpoint
-from tests.support.processes import Place, assert_exactly_once, move_in, pairs, write_manifest
+from tests.support.processes import Place, move_in, pairs
+from tests.support.two_accounts import LEDGER, after, assert_other_stopped, assert_resumed, run, write
 
 pytestmark = pytest.mark.asyncio
 
-MANIFEST, LEDGER = Path("trial.yaml"), Path("trial.ndjson")
 ROLE = "arn:aws:iam::210987654321:role/Snapshot"
-GOOD_ROWS, ROLE_ROWS = pairs(10, account="good"), pairs(16, first=100, account="other")
-ROWS = [*ROLE_ROWS, *GOOD_ROWS]
 
 
 @pytest.fixture(scope="module")
@@ -54,43 +47,12 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def source(key: str, secret: str = "secret") -> None:
-    """Let the profile called source have these credentials."""
-    Path("credentials").write_text(
-        f"[source]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n", "utf-8"
-    )
-
-
-def write(**more: str) -> None:
-    other = {"role_arn": ROLE, "external_id": "partner-42", "profile": "source", **more}
-    write_manifest(MANIFEST, ROWS, accounts={"good": {}, "other": other})
-
-
-async def run(url: str, act: Any = None, after: int = 5) -> Summary:
-    """Run it; `act` once so many rows of the role's account are settled."""
-    seen: Counter[str] = Counter()
-
-    def on_outcome(outcome: Outcome) -> None:
-        seen[outcome.request.row.account] += 1
-        if act and outcome.request.row.account == "other" and seen["other"] == after:
-            act()
-
-    settings = Settings(concurrency=2)
-    options = Options(endpoint_url=url, rate=200.0, engine=settings, ledger=str(LEDGER))
-    return await batch_snapshot.run(MANIFEST, options, batch_snapshot.Hooks(outcome=on_outcome))
-
-
-def assert_stopped(summary: Summary, *words: str) -> None:
-    """The role's account has stopped, with a clear line; the other's rows are done."""
-    assert (summary.outcome, summary.exit_code) == ("stopped", 3)
-    (line,) = summary.reasons
-    assert not [word for word in ("account other: ", *words) if word not in line], line
-    good, other = (summary.accounts[name] for name in ("good", "other"))
-    assert good.stopped is None
-    assert good.counts == {"succeeded": 10, "failed": 0, "in_doubt": 0, "unattempted": 0}
-    assert other.counts
-    assert other.counts["unattempted"] > 0
-    assert other.counts["failed"] == other.counts["in_doubt"] == 0, "no row is blamed"
+def source(key: str, secret: str) -> None:
+    """Let the other account assume its role by these credentials."""
+    profiles = {"good": ("AKIAEXAMPLE000000000", "secret"), "source": (key, secret)}
+    profile = "[{}]\naws_access_key_id = {}\naws_secret_access_key = {}\n"
+    Path("credentials").write_text("".join(profile.format(name, *keys) for name, keys in profiles.items()))
+    write(role_arn=ROLE, external_id="partner-42", profile="source", session_name="nightly")
 
 
 # -- moto --------------------------------------------------------------------------------------------
@@ -98,10 +60,8 @@ def assert_stopped(summary: Summary, *words: str) -> None:
 
 async def test_a_role_is_assumed_with_its_external_id_and_calls_are_signed_as_the_role(sts):
     source(*sts.user("partner", ROLE))
-    write(session_name="nightly")
     async with serve() as (url, simulator):
-        assert (await run(url)).exit_code == 0
-        assert_exactly_once(simulator, LEDGER, ROWS)
+        await assert_resumed(url, simulator)
     (assumed,) = sts.assumed
     wanted = {"role_arn": ROLE, "external_id": "partner-42", "session_name": "nightly"}
     assert {name: assumed[name] for name in wanted} == wanted
@@ -115,35 +75,31 @@ async def test_a_role_is_assumed_with_its_external_id_and_calls_are_signed_as_th
 async def test_a_role_is_assumed_anew_before_it_expires_by_the_services_clock(sts):
     """Ours is 55 minutes behind: by it, the keys would have an hour yet."""
     source(*sts.user("partner", ROLE))
-    write()
     async with serve(SimulatorSettings(clock_offset=3_300)) as (url, simulator):
-        assert (await run(url)).exit_code == 0
-        assert_exactly_once(simulator, LEDGER, ROWS)
+        await assert_resumed(url, simulator)
     assert len(sts.assumed) > 5
     assert len({snapshot.access_key for snapshot in simulator.snapshots}) > 5
 
 
 async def test_denied_role_stops_its_account_with_what_to_do(sts):
     source(*sts.user("partner"))
-    write()
     async with serve() as (url, simulator):
         stopped = await run(url)
-        assert_stopped(stopped, "AccessDenied", "sts:AssumeRole", ROLE, "trust policy", "profile source")
+        assert_other_stopped(
+            stopped, "AccessDenied", "sts:AssumeRole", ROLE, "trust policy", "profile source"
+        )
         assert sts.assumed == []
         sts.allow("partner", ROLE)
-        assert (await run(url)).exit_code == 0
-        assert_exactly_once(simulator, LEDGER, ROWS)
+        await assert_resumed(url, simulator)
 
 
 async def test_role_denied_during_a_run_stops_its_account(sts):
     source(*sts.user("partner", ROLE))
-    write()
     async with serve(SimulatorSettings(clock_offset=3_300, latency=0.01)) as (url, simulator):
-        stopped = await run(url, lambda: sts.allow("partner"))
-        assert_stopped(stopped, "AccessDenied", "sts:AssumeRole")
+        stopped = await run(url, outcome=after(5, "other", lambda: sts.allow("partner")))
+        assert_other_stopped(stopped, "AccessDenied", "sts:AssumeRole", done=None)
         sts.allow("partner", ROLE)
-        assert (await run(url)).exit_code == 0
-        assert_exactly_once(simulator, LEDGER, ROWS)
+        await assert_resumed(url, simulator)
 
 
 @pytest.mark.parametrize(
@@ -155,9 +111,8 @@ async def test_role_denied_during_a_run_stops_its_account(sts):
 )
 async def test_a_source_that_sts_refuses_is_named(sts, spoilt, code):
     source(*spoilt(*sts.user("partner", ROLE)))
-    write()
     async with serve() as (url, _):
-        assert_stopped(await run(url), code, "renew the credentials of profile source")
+        assert_other_stopped(await run(url), code, "renew the credentials of profile source")
 
 
 async def test_account_number_is_that_of_sts(sts):

@@ -15,15 +15,8 @@ from batch_snapshot.ledger.snapshot_index import SnapshotIndex
 from batch_snapshot.ratelimit.windows import CallLog
 
 PLACES = [
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.EISDIR,
-    errno.ENOENT,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
+    *(errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG),
 ]
 
 
