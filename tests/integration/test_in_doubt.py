@@ -137,12 +137,6 @@ async def test_a_service_that_remembers_for_ever_is_asked_again_under_the_same_t
         it.assert_settled()
 
 
-async def test_within_one_run_too():
-    async with trial(12, faults=breaks(*AFTER, first=30)) as it:
-        assert (await it.run()).exit_code == 0
-        it.assert_settled()
-
-
 async def test_a_service_that_forgets_after_a_minute_is_looked_into_first():
     """What was done is found; what was not is sent, under its token; what the answer hid is no matter."""
     kinds = (*AFTER, "internal", "reset-before")

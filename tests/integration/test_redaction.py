@@ -24,7 +24,8 @@ from batch_snapshot.config import accounts
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError
 from batch_snapshot.manifest.keys import check_endpoint_url
-from batch_snapshot.models import Account
+from batch_snapshot.models import Account, Status
+from tests.support.ledgers import LedgerBuilder, row
 from tests.support.processes import environment, move_in, pairs, write_manifest
 from tests.support.webhook_server import serve_webhook
 
@@ -275,15 +276,11 @@ def test_secrets_on_the_command_line_are_not_repeated(tmp_path, monkeypatch, cap
 
 def test_an_older_ledger_with_a_password_is_reported_without_it(tmp_path, monkeypatch, capfd):
     move_in(monkeypatch, tmp_path, environment(tmp_path))
-    write_manifest(Path("trial.yaml"), pairs(1))
-    said_by(["run", "trial.yaml", "--simulate"], capfd)
-    ledger = Path("ledgers/trial.simulated.ndjson")
-    text = ledger.read_text("utf-8")
-    text += json.dumps(_failed(text), separators=(",", ":")) + "\n"
-    old = text.replace('"message":"', '"message":"http://me:correct-horse@127.0.0.1:9 said correct-horse: ')
-    ledger.write_text(old, "utf-8")
+    told = "http://me:correct-horse@127.0.0.1:9 said correct-horse"
+    old = LedgerBuilder(1).begin().intend(row(1)).result(row(1), Status.FAILED, message=told).end()
+    ledger = old.write(tmp_path / "l.ndjson")
+    assert "correct-horse" in ledger.read_text("utf-8")
     monkeypatch.setenv("HTTP_PROXY", "http://me:correct-horse@127.0.0.1:9")
-    assert "correct-horse" in old
     code, said = said_by(["report", str(ledger), "--html", "r.html", "--csv", "csv"], capfd)
     assert code == 0
     shown = said_by(["status", str(ledger)], capfd)[1]
@@ -291,19 +288,6 @@ def test_an_older_ledger_with_a_password_is_reported_without_it(tmp_path, monkey
     made = [path.read_text("utf-8") for path in (Path("r.html"), *Path("csv").iterdir())]
     assert "correct-horse" not in "\n".join([said, shown, *made])
     assert any("[secret]" in text for text in made)
-
-
-def _failed(text: str) -> dict[str, object]:
-    """A result of the one row."""
-    lines = [json.loads(line) for line in text.splitlines()]
-    intent = next(line for line in lines if line["type"] == "intent")
-    names = ["client_token", "account", "catalog", "engagement", "resource_type", "resource", "template"]
-    row = dict(zip([*names, "generation"], intent["rows"][0], strict=True))
-    error = {"kind": "unknown", "code": "X", "message": "", "reason": None, "http_status": None}
-    times = dict.fromkeys(("first_sent_at", "started_at", "finished_at"), intent["at"])
-    run = {"type": "result", "run_id": lines[0]["run_id"], "status": "failed", "arn": None, "revision": None}
-    counts = {"attempts": 1, "throttles": 0, "ambiguous": False, "request_id": None}
-    return {**run, **row, **counts, "error": error, **times}
 
 
 def teardown_module() -> None:
