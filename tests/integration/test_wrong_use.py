@@ -83,7 +83,7 @@ WRONG = [
     ("retry trial.yaml", "trial.yaml: is a manifest, not a ledger"),
     ("retry pairs.txt", "is not a ledger"),
     ("retry events.ndjson", "events.ndjson: no ledger: it does not begin with a run line"),
-    ("run trial.yaml --ledger events.ndjson", "events.ndjson: no ledger: it does not begin with a run line"),
+    ("run trial.yaml --ledger events.ndjson", "events.ndjson: holds lines, but no run line: it is not a"),
     ("retry old.ndjson --only nonsense", "--only nonsense"),
     ("retry old.ndjson --only denied --all", "exclude each other"),
     ("retry old.ndjson --accounts nobody", "there are: default"),
