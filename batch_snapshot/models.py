@@ -191,6 +191,8 @@ class Request:
     first_sent_at: datetime | None = None
     #: The service's clock minus this machine's at that time, in seconds; None: unknown.
     clock_skew: float | None = None
+    #: Where that first attempt is `LONG_AGO`: a later one that a crash cut off; the skew is that of this one.
+    sent_again_at: datetime | None = None
     #: Earlier tries of this run that cost an attempt, and those that were throttled.
     attempts: int = 0
     throttles: int = 0

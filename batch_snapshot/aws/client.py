@@ -139,6 +139,10 @@ class Clients:
             raise ApiError(answers.invalid_response(answer, "the look-up's answer has no CreatedAt", scrub))
         first = retry.ClockReading(request.first_sent_at, request.clock_skew)
         ours = retry.created_after(created_at, first, self.clock_skew(account))
+        if ours is None and request.sent_again_at:
+            # An older one may be of the first try or of another run, but a later one is this row's.
+            again = retry.ClockReading(request.sent_again_at, request.clock_skew)
+            ours = retry.created_after(created_at, again, self.clock_skew(account)) or None
         if ours is None:
             lost = request.first_sent_at == LONG_AGO
             raise ApiError(retry.FIRST_TRY_LOST if lost else retry.CLOCKS_DISAGREE)

@@ -95,7 +95,7 @@ def _first(row: Row, token: str, generation: int, unrecorded_since: datetime | N
 
 def _again(row: Row, past: RowState) -> Request:
     token, sent = past.client_token, past.first_sent_at
-    return Request(row, token, past.generation, past.ambiguous, sent, past.clock_skew)
+    return Request(row, token, past.generation, past.ambiguous, sent, past.clock_skew, past.sent_again_at)
 
 
 def limited(requests: Iterable[Request | None], limit: int | None) -> Iterator[Request | None]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from batch_snapshot.errors import DamagedError, LedgerError
 from batch_snapshot.ledger.records import Control, End, Header, Intent, Line, Result, Skipped, named_rows
-from batch_snapshot.models import ErrorKind, Row, Skip, Status
+from batch_snapshot.models import LONG_AGO, ErrorKind, Row, Skip, Status
 
 
 class RowState(NamedTuple):
@@ -30,6 +30,8 @@ class RowState(NamedTuple):
     offset: int = 0
     #: The service's clock less ours at `first_sent_at`, in seconds; None: not known.
     clock_skew: float | None = None
+    #: As in `Request`.
+    sent_again_at: datetime | None = None
 
 
 class FailureGroup(NamedTuple):
@@ -125,6 +127,7 @@ class History:
                 code=CRASHED,
                 offset=offset,
                 clock_skew=intent.clock_skew_s,
+                sent_again_at=intent.at if sent == LONG_AGO else None,
             )
             if intent.signer:
                 self.signers[one.account] = intent.signer

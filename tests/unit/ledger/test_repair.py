@@ -328,8 +328,16 @@ def test_rows_of_a_lost_first_invocation_are_never_sent_again(tmp_path, monkeypa
             assert (await run.run(manifest, replace(options, limit=None), hooks)).exit_code == 1
             made = Counter((one.engagement, one.resource) for one in simulator.snapshots)
             assert made == Counter((row["engagement"], row["resource"]) for row in rows)
+            # A crash after the last row was sent: its snapshot is not older than the intent of this run.
+            written = lines_of(ledger)
+            sent = max(n for n, line in enumerate(written) if b'"status":"succeeded"' in line)
+            rewriting.write(ledger, b"".join([*written[:sent], *written[sent + 1 : -1]]))
+            clock.ahead += 3600.0
+            assert (await run.run(manifest, replace(options, limit=None), hooks)).exit_code == 1
+            assert len(simulator.snapshots) == 6
 
     asyncio.run(lose_and_resume())
+    assert sum(line.get("reconciled", False) for line in results(ledger).values()) == 1
     codes = Counter(line["error"] and line["error"]["code"] for line in results(ledger).values())
     assert codes == {None: 3, "FirstTryLost": 3}
     assert "send such a row if it has no snapshot, and else leave it in doubt" in capsys.readouterr().out
