@@ -22,7 +22,8 @@ The library raises; only the command line prints.
 
 import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -154,6 +155,17 @@ class LedgerWriteError(StorageError):
 def file_error(path: object, error: OSError, elsewhere: str, what: str = "cannot be written") -> str:
     """One line: what failed, why, and the way out; for `elsewhere` see `way_out`."""
     return f"{path}: {what} ({error.strerror or error}); {way_out(error, elsewhere)}"
+
+
+@contextmanager
+def file_errors(
+    path: object, elsewhere: str, kind: type[BatchSnapshotError], what: str = "cannot be written"
+) -> Iterator[None]:
+    """Raise an OSError of the block as that kind of error; see `file_error`."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(file_error(path, error, elsewhere, what)) from None
 
 
 def storage_error(path: object, what: str, error: OSError, elsewhere: str) -> StorageError:

@@ -9,12 +9,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from markupsafe import Markup
-
 from batch_snapshot import sqlite
-from batch_snapshot.errors import InputError
+from batch_snapshot.errors import InputError, StorageError, file_errors
 from batch_snapshot.export import tables
 from batch_snapshot.export.records import positions
+from batch_snapshot.files import atomic_write
 from batch_snapshot.models import Row
 from batch_snapshot.reporting import html
 from batch_snapshot.sqlite import Connection
@@ -184,28 +183,14 @@ def write_page(found: PayloadDifference, path: Path, made_at: datetime) -> None:
     texts = {name: html.numbered([each[at] for each in changed]) for at, name in enumerate(names)}
     revisions = ("revision_before", "revision_after")
     numbers = {name: [getattr(one, name) or 0 for *_, one in changed] for name in revisions}
-    listed = changed[: html.PLAIN_ROWS]
-    first = f"first {len(listed):,} of " if found.values_changed > len(listed) else ""
-    section = html.template("payload.html").render(
-        found=found,
-        both=found.rows_before - found.only_before,
-        fields=found.fields.most_common(MOST_FIELDS),
-    )
     page = html.render_table(
-        f"{plural(found.rows_changed, 'row')} changed: {found.before} → {found.after}",
-        {"payload": Markup(section)},  # noqa: S704 - made by a template
+        "payload.html",
         made_at,
-        title="Changes",
+        {"rows": len(changed), "texts": texts, "numbers": numbers},
         script="changes.js",
-        data={"rows": len(changed), "texts": texts, "numbers": numbers},
-        shown=len(changed),
-        total=found.values_changed,
-        command="batch-snapshot diff --payload … --format json",
-        choice="Field",
-        searched="engagement, resource, value",
-        plain_note=f"the {first}{plural(found.values_changed, 'change')}",
-        plain_head=("Engagement", "Resource", "Field", "Before", "After"),
-        plain=[("", (each[2], each[4], *each[7:10])) for each in listed],
+        found=found,
+        fields=found.fields.most_common(MOST_FIELDS),
+        plain=[("", (each[2], each[4], *each[7:10])) for each in changed[: html.PLAIN_ROWS]],
     )
-    with tables.private_file(path, "--html") as file:
+    with file_errors(path, "name another --html", StorageError), atomic_write(path, 0o600) as file:
         file.write(page.encode("utf-8", "replace"))

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from batch_snapshot import files, paths
-from batch_snapshot.errors import SAME_COMMAND, InputError, StateFolderError, StorageError, file_error
+from batch_snapshot.errors import (
+    SAME_COMMAND,
+    InputError,
+    StateFolderError,
+    StorageError,
+    file_error,
+    file_errors,
+)
 from batch_snapshot.ledger import locks
 from batch_snapshot.models import Row
 from batch_snapshot.text import timestamp
@@ -34,13 +41,11 @@ def open_export(
     with ExitStack() as stack:
         lock = paths.ledger_lock(path)
         stack.enter_context(locks.hold(lock, what=str(path), since=timestamp(now), elsewhere=elsewhere))
-        try:
+        with file_errors(path, elsewhere, StateFolderError):
             fd = files.open_descriptor(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
             stack.callback(os.close, fd)
             os.fchmod(fd, 0o600)
             files.sync_folder(path.parent)
-        except OSError as error:
-            raise StateFolderError(file_error(path, error, elsewhere)) from None
         file = ExportFile(path, fd, fields, run_id, clock)
         stack.callback(file.sync)
         yield file

@@ -3,7 +3,6 @@
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import datetime
 from difflib import get_close_matches
 from functools import cache
@@ -12,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from batch_snapshot import files
-from batch_snapshot.errors import InputError, StorageError, file_error, install_command
+from batch_snapshot.errors import InputError, StorageError, file_errors, install_command
 from batch_snapshot.export.records import positions
+from batch_snapshot.files import atomic_write
 from batch_snapshot.manifest import service_model
 from batch_snapshot.models import Row
 from batch_snapshot.operations import CREATES
@@ -105,19 +104,9 @@ def write(source: Path, form: str, kinds: Mapping[str, str]) -> None:
     """Write the export at `source` as a table beside it (mode 0600), which is replaced."""
     if form == "ndjson":
         return
-    rows = (_row(record, kinds) for record, _ in positions(source))
-    with private_file(path_of(source, form), "--output") as file:
+    rows, path = (_row(record, kinds) for record, _ in positions(source)), path_of(source, form)
+    with file_errors(path, "name another --output", StorageError), atomic_write(path, 0o600) as file:
         {"csv": _write_csv, "parquet": _write_parquet}[form](rows, kinds, file)
-
-
-@contextmanager
-def private_file(path: Path, flag: str) -> Iterator[IO[bytes]]:
-    """Write the file that a flag names (mode 0600) as a whole, or leave what stood there."""
-    try:
-        with files.atomic_write(path, 0o600) as file:
-            yield file
-    except OSError as error:
-        raise StorageError(file_error(path, error, f"name another {flag}")) from None
 
 
 def _row(record: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str, Any]:

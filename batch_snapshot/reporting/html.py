@@ -33,11 +33,12 @@ PLAIN_ROWS = 1_000
 LONGEST_MESSAGE = 400
 
 
-def render_table(page: str, sections: Mapping[str, str], made_at: datetime, **table: Any) -> str:
-    """Render a page of `sections`, each as HTML, and a `table` (see page.html); it loads nothing."""
-    data = packed(table["data"])
-    scripts = ["table.js", table["script"]]
-    return _render(scripts, made_at, page=page, sections=sections, events="", table=table, data=data)[0]
+def render_table(
+    name: str, made_at: datetime, data: Mapping[str, Any], *, script: str, **content: Any
+) -> str:
+    """Render a page with a table of `data`, which its `script` knows; it loads nothing."""
+    content |= {"rows": data["rows"], "data": packed(data), "events": ""}
+    return _render(name, ["table.js", script], made_at, **content)[0]
 
 
 def render_live(page: str, parts: Mapping[str, str], **live: Any) -> tuple[str, str]:
@@ -47,11 +48,12 @@ def render_live(page: str, parts: Mapping[str, str], **live: Any) -> tuple[str, 
     is the address that takes commands to the run (empty: none), and the run's `accounts` can be chosen there.
     """
     sections = {name: Markup(part) for name, part in parts.items()}  # noqa: S704 - made by a template
-    text, policy = _render(["live.js"], utc_now(), page=page, sections=sections, table=None, **live)
+    content = {"page": page, "sections": sections, "table": None, **live}
+    text, policy = _render("page.html", ["live.js"], utc_now(), **content)
     return text, policy + "; connect-src 'self'; frame-ancestors 'none'"
 
 
-def _render(scripts: Sequence[str], made_at: datetime, **content: Any) -> tuple[str, str]:
+def _render(name: str, scripts: Sequence[str], made_at: datetime, **content: Any) -> tuple[str, str]:
     style, script = (Markup("\n".join(map(_file, names))) for names in (["page.css"], ["page.js", *scripts]))  # noqa: S704 - our own files
     # Nothing is loaded, and only our own style and script are used.
     policy = (
@@ -59,7 +61,7 @@ def _render(scripts: Sequence[str], made_at: datetime, **content: Any) -> tuple[
         "base-uri 'none'; form-action 'none'"
     )
     own = {"style": style, "script": script, "policy": policy, "version": __version__}
-    return template("page.html").render(content, made_at=made_at, **own), policy
+    return template(name).render(content, made_at=made_at, **own), policy
 
 
 def template(name: str) -> jinja2.Template:

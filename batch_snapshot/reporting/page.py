@@ -52,23 +52,15 @@ def render(data: report.ReportData, now: datetime) -> str:
     for entry in data.entries():
         rows.add(entry)
     data.accounts, data.groups, data.difference = rows.accounts, rows.groups, _difference(data)
-    unsettled, listed = counts.failed + counts.in_doubt + counts.unattempted, len(rows.plain)
     return html.render_table(
-        title(data),
-        sections(data, now),
+        "report.html",
         now,
-        title="Rows",
+        columns(rows.kept),
         script="rows.js",
-        data=columns(rows.kept),
-        shown=len(rows.kept),
+        page=title(data),
+        sections=sections(data, now),
         total=rows.total,
-        which=", those that did not succeed first",
-        command="batch-snapshot report … --csv FOLDER",
-        choice="Status",
-        searched="engagement, resource, message",
-        plain_note=f"the {f'first {listed:,} of ' if unsettled > listed else ''}{plural(unsettled, 'row')} "
-        "that did not succeed",
-        plain_head=("Status", "Account", "Engagement", "Resource", "Error"),
+        unsettled=counts.failed + counts.in_doubt + counts.unattempted,
         plain=[
             (
                 one.status,
@@ -76,8 +68,6 @@ def render(data: report.ReportData, now: datetime) -> str:
             )
             for one, error in rows.plain
         ],
-        explained="Wait + call: from the row's turn until its first call left, which takes a permit; and "
-        "from then to its end, further tries included.",
     )
 
 

@@ -10,7 +10,7 @@ from typing import IO
 
 from batch_snapshot import manifest
 from batch_snapshot.engine.limits import AccountForecast
-from batch_snapshot.errors import InputError, ManifestError, file_error
+from batch_snapshot.errors import InputError, ManifestError, file_errors
 from batch_snapshot.files import atomic_write_text, make_folder, resolved
 from batch_snapshot.ledger import reader
 from batch_snapshot.ledger.diff import Difference
@@ -135,11 +135,8 @@ def manifest_rows(header: Header) -> Iterator[Row]:
 
 def write_csv(data: ReportData, folder: Path) -> dict[str, int]:
     """Write the tables into `folder`, which is made; returns the number of rows of each."""
-    try:
+    with file_errors(folder, "name another folder with --csv", InputError, "cannot be made"):
         make_folder(folder)
-    except OSError as error:
-        elsewhere = "name another folder with --csv"
-        raise InputError(file_error(folder, error, elsewhere, "cannot be made")) from None
     with ExitStack() as stack:
         # Spreadsheets take a file for UTF-8 by its mark; a manifest that includes it skips that.
         files = {
@@ -162,9 +159,9 @@ def check_target(file: Path, sources: Iterable[Path], what: str) -> None:
 def replacing(data: ReportData, file: Path, mark: str = "") -> Iterator[IO[str]]:
     """Write a file as a whole, or leave what stood there."""
     check_target(file, [data.watch.path, *(data.manifest.files if data.manifest else ())], "report")
-    try:
-        with atomic_write_text(file, errors="replace") as out:
-            out.write(mark)
-            yield out
-    except OSError as error:
-        raise InputError(file_error(file, error, "name another place")) from None
+    with (
+        file_errors(file, "name another place", InputError),
+        atomic_write_text(file, errors="replace") as out,
+    ):
+        out.write(mark)
+        yield out
