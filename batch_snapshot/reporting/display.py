@@ -34,6 +34,9 @@ class WindowUse(NamedTuple):
     used: int
     limit: int
 
+    def __str__(self) -> str:
+        return f"{self.name} {self.used:,} of {self.limit:,} used"
+
 
 def window_uses(forecast: "AccountForecast", more: int = 0) -> list[WindowUse]:
     """How much of an account's quota windows is used: as forecast, and by so many more calls."""
@@ -221,7 +224,7 @@ def block(frame: Frame, width: int, height: int = 25, *, ascii_only: bool = Fals
     throttled = f"{frame.throttled:,} of {plural(frame.calls, 'call')} throttled{share}"
     traffic = [(_speed_of(frame), "cyan"), (throttled, "")]
     command: Pieces = [(words, "bold") for words in frame.notice[1:]]
-    quota: Pieces = [(_used(window), "") for window in alone.windows] if alone else []
+    quota: Pieces = [(str(window), "") for window in alone.windows] if alone else []
     lines = [
         _head(frame, width, ascii_only=ascii_only),
         *_flow([_states(frame), traffic, _times(frame), command, quota], width),
@@ -330,7 +333,7 @@ def _columns(part: DisplayPart, *, wide: bool) -> list[str]:
     allowed = f" of {_rate(part.allowed or 0)}" if known else ""
     details = [f"{part.failed:,}", f"{part.throttled:,}"] if wide else []
     windows = part.windows if wide else filter(None, [part.fullest])
-    quota = _status(part) or ", ".join(map(_used, windows))
+    quota = _status(part) or ", ".join(map(str, windows))
     return [part.name, f"{part.done:,}{rows}", f"{_rate(part.rate)}{allowed}", *details, quota]
 
 
@@ -357,10 +360,6 @@ def _status(part: DisplayPart) -> str:
     if part.waiting is not None:
         return f"{duration(part.waiting.seconds)} until {part.waiting.window} opens"
     return ""
-
-
-def _used(window: WindowUse) -> str:
-    return f"{window.name} {window.used:,} of {window.limit:,} used"
 
 
 def _rate(rate: float) -> str:

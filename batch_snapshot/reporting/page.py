@@ -61,13 +61,7 @@ def render(data: report.ReportData, now: datetime) -> str:
         sections=sections(data, now),
         total=rows.total,
         unsettled=counts.failed + counts.in_doubt + counts.unattempted,
-        plain=[
-            (
-                one.status,
-                (html.words(one.status), one.row.account, one.row.engagement, one.row.resource, error),
-            )
-            for one, error in rows.plain
-        ],
+        plain=rows.plain,
     )
 
 
@@ -80,11 +74,8 @@ def title(data: report.ReportData) -> str:
 
 def sections(data: report.ReportData, now: datetime) -> dict[str, str]:
     """The parts of the page before its table of rows, by name, each as HTML."""
-    summary, stats, quotas = (
-        data.summary,
-        data.watch.stats,
-        accounts_with_quotas(data.watch.path, data.watch.header),
-    )
+    summary, stats = data.summary, data.watch.stats
+    quotas = accounts_with_quotas(data.watch.path, data.watch.header)
     limits = {name: windows(account.quota) for name, account in quotas.items()}
     a_day = {name: one.limit for name, known in limits.items() for one in known if one.seconds == DAY}
     hours: Counter[int] = sum(stats.hours.values(), Counter())
@@ -206,10 +197,13 @@ class PageRows:
         return [entry for status in STATUSES for entry in self._kept[status]][: self._most]
 
     @property
-    def plain(self) -> list[tuple[ReportEntry, str]]:
-        """Rows that did not succeed, and their errors, for readers without JavaScript."""
-        shown = [entry for status in STATUSES[:3] for entry in self._kept[status]][: html.PLAIN_ROWS]
-        return [(entry, _error(entry)) for entry in shown]
+    def plain(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The status and cells of rows that did not succeed, for readers without JavaScript."""
+        shown = [(entry, entry.row) for status in STATUSES[:3] for entry in self._kept[status]]
+        return [
+            (one.status, (html.words(one.status), row.account, row.engagement, row.resource, _error(one)))
+            for one, row in shown[: html.PLAIN_ROWS]
+        ]
 
 
 def columns(entries: Sequence[ReportEntry]) -> dict[str, Any]:

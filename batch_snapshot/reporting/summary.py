@@ -70,12 +70,12 @@ class AccountSummary(NamedTuple):
     #: Calls a second at the end; None: nothing was called.
     learned_rate: float | None = None
     stopped: str | None = None
-    #: Its rows by status, if known; of a run, only those that the run was to send.
-    counts: Mapping[str, int] | None = None
+    #: Its rows by status; of a run, only those that the run was to send.
+    counts: Mapping[str, int] = {}
 
     @property
     def has_failures(self) -> bool:
-        return bool(self.stopped) or any({**(self.counts or {}), "succeeded": 0}.values())
+        return bool(self.stopped) or any({**self.counts, "succeeded": 0}.values())
 
 
 class Example(NamedTuple):
@@ -201,10 +201,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "calls": summary.calls,
         "throttled_calls": summary.throttled_calls,
         "learned_rate": summary.learned_rate,
-        "accounts": {
-            name: {key: one for key, one in account._asdict().items() if key != "counts" or one is not None}
-            for name, account in summary.accounts.items()
-        },
+        "accounts": {name: account._asdict() for name, account in summary.accounts.items()},
         "reasons": list(summary.reasons),
         "vanished": summary.vanished,
         "vanished_rows": list(summary.vanished_rows),
@@ -336,20 +333,17 @@ def _account_lines(accounts: Mapping[str, AccountSummary]) -> list[str]:
         ordered.sort(key=lambda item: not item[1].has_failures)
     shown, rest = dict(ordered[:SHOWN_ACCOUNTS]), [account for _, account in ordered[SHOWN_ACCOUNTS:]]
     width = min(24, max(map(len, shown)))
-    lines = [f"account {name:<{width}}  {_account(account)}" for name, account in shown.items()]
-    return ["", *lines, *([f"{plural(len(rest), 'more account')}: {_account(_total(rest))}"] if rest else [])]
-
-
-def _total(accounts: Sequence[AccountSummary]) -> AccountSummary:
-    calls = sum(account.calls for account in accounts)
-    throttled = sum(account.throttled_calls for account in accounts)
-    counts = sum((Counter(account.counts or {}) for account in accounts), Counter[str]())
-    return AccountSummary(calls, throttled, counts=counts)
+    lines = ["", *(f"account {name:<{width}}  {_account(account)}" for name, account in shown.items())]
+    if rest:
+        calls, throttled = (sum(numbers) for numbers in zip(*(one[:2] for one in rest), strict=True))
+        counts = sum((Counter(one.counts) for one in rest), Counter[str]())
+        total = _account(AccountSummary(calls, throttled, counts=counts))
+        lines.append(f"{plural(len(rest), 'more account')}: {total}")
+    return lines
 
 
 def _account(account: AccountSummary) -> str:
-    counts = account.counts or {}
-    parts = [f"{number:,} {status.replace('_', ' ')}" for status, number in counts.items() if number]
+    parts = [f"{number:,} {status.replace('_', ' ')}" for status, number in account.counts.items() if number]
     parts.append(f"{plural(account.calls, 'call')}, {account.throttled_calls:,} throttled")
     if account.learned_rate:
         parts.append(f"pace at the end {account.learned_rate:,.3g}/s")

@@ -98,14 +98,21 @@ def test_summary_as_json():
         "throttled_calls": 50,
         "learned_rate": 20.0,
         "accounts": {
-            "main": {"calls": 1000, "throttled_calls": 50, "learned_rate": 12.5, "stopped": None},
+            "main": {
+                "calls": 1000,
+                "throttled_calls": 50,
+                "learned_rate": 12.5,
+                "stopped": None,
+                "counts": {},
+            },
             "acme": {
                 "calls": 250,
                 "throttled_calls": 0,
                 "learned_rate": 7.5,
                 "stopped": "20 denials in a row",
+                "counts": {},
             },
-            "idle": {"calls": 0, "throttled_calls": 0, "learned_rate": None, "stopped": None},
+            "idle": {"calls": 0, "throttled_calls": 0, "learned_rate": None, "stopped": None, "counts": {}},
         },
         "reasons": ["account acme: 20 denials in a row"],
         "vanished": 3,
