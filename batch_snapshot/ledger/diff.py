@@ -13,24 +13,24 @@ from batch_snapshot.text import plural
 #: Rows of each kind that the text names, and that JSON holds at most.
 SHOWN, KEPT = 10, 100_000
 
-#: Kinds of changes, and the SQL that finds them: `b` is the row before, `a` after.
-KINDS: Mapping[str, str] = {
-    "new": "b.engagement IS NULL",
-    "gone": "a.engagement IS NULL",
-    "newly_failing": "a.status IN ('failed', 'in_doubt') AND b.status NOT IN ('failed', 'in_doubt')",
-    "recovered": "b.status IN ('failed', 'in_doubt') AND a.status NOT IN ('failed', 'in_doubt')",
-    "still_failing": "a.status IN ('failed', 'in_doubt') AND b.status IN ('failed', 'in_doubt')",
-    "revision_jumps": "a.status = 'succeeded' AND b.status = 'succeeded' AND a.revision <> b.revision + 1",
-}
+_BAD, _GOOD = "status IN ('failed', 'in_doubt')", "status NOT IN ('failed', 'in_doubt')"
 
-KIND_TEXTS = {
-    "new": "not in the first",
-    "gone": "not in the second",
-    "newly_failing": "failed or in doubt, and did not before",
-    "recovered": "failed or in doubt before, and no longer",
-    "still_failing": "failed or in doubt in both",
-    "revision_jumps": "not the revision after that of the first: others made snapshots in between, or the "
-    "second ledger is not the later one",
+_JUMPED = (
+    "not the revision after that of the first: others made snapshots in between, or the second ledger is not "
+    "the later one"
+)
+
+#: Kinds of changes: the SQL that finds them (`b` is the row before, `a` after), and what they mean.
+KINDS: Mapping[str, tuple[str, str]] = {
+    "new": ("b.engagement IS NULL", "not in the first"),
+    "gone": ("a.engagement IS NULL", "not in the second"),
+    "newly_failing": (f"a.{_BAD} AND b.{_GOOD}", "failed or in doubt, and did not before"),
+    "recovered": (f"b.{_BAD} AND a.{_GOOD}", "failed or in doubt before, and no longer"),
+    "still_failing": (f"a.{_BAD} AND b.{_BAD}", "failed or in doubt in both"),
+    "revision_jumps": (
+        "a.status = 'succeeded' AND b.status = 'succeeded' AND a.revision <> b.revision + 1",
+        _JUMPED,
+    ),
 }
 
 #: Where the simulator's world was not kept.
@@ -56,7 +56,7 @@ class Difference:
     counts: dict[str, int] = field(default_factory=dict)
     changes: dict[str, list[Change]] = field(default_factory=dict)
     #: What the kinds mean.
-    texts: Mapping[str, str] = field(default_factory=lambda: KIND_TEXTS)
+    texts: dict[str, str] = field(default_factory=lambda: {kind: text for kind, (_, text) in KINDS.items()})
 
     @property
     def exit_code(self) -> int:
@@ -69,10 +69,10 @@ def diff(before: Path, after: Path) -> Difference:
     with row_tables(before=before, after=after) as db:
         header = reader.last_header(after)
         if header.endpoint == SIMULATOR and not header.settings.get("simulator_state"):
-            found.texts = {**KIND_TEXTS, "revision_jumps": _BEGUN_ANEW}
+            found.texts["revision_jumps"] = _BEGUN_ANEW
         count = "SELECT (SELECT count(*) FROM before), (SELECT count(*) FROM after)"
         found.rows_before, found.rows_after = db.execute(count).fetchone()
-        for kind, condition in KINDS.items():
+        for kind, (condition, _) in KINDS.items():
             rows = db.execute(_query(kind, condition))
             found.changes[kind] = [Change(Row(*one[:6]), *one[6:]) for one in rows.fetchmany(KEPT)]
             found.counts[kind] = len(found.changes[kind]) + sum(1 for _ in rows)

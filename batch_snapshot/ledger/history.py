@@ -22,8 +22,8 @@ class RowState(NamedTuple):
     status: Status | None
     client_token: str
     generation: int
-    ambiguous: bool
-    first_sent_at: datetime | None
+    ambiguous: bool = False
+    first_sent_at: datetime | None = None
     kind: ErrorKind | None = None
     code: str | None = None
     #: Of the line that says so; the row's names are read again from there.
@@ -83,11 +83,9 @@ class History:
             return
         if self.first is None:
             raise DamagedError("no run line before it: this is not a ledger, or its head is missing")
-        run_id = None if isinstance(record, Intent) else record.run_id
-        if run_id not in {None, self.first.run_id}:
-            raise LedgerError(
-                f"run_id {run_id!r} is not the ledger's {self.first.run_id!r}: two ledgers were mixed"
-            )
+        run_id, ours = None if isinstance(record, Intent) else record.run_id, self.first.run_id
+        if run_id not in {None, ours}:
+            raise LedgerError(f"run_id {run_id!r} is not the ledger's {ours!r}: two ledgers were mixed")
         if self.checked:
             self._check(record)
         if isinstance(record, Intent):
@@ -103,16 +101,14 @@ class History:
         if self.checked and self.first is None and header.resumes:
             raise DamagedError("resumes a run, and the lines of that run are missing")
         self.first = self.first or header
-        if header.run_id != self.first.run_id:
-            raise LedgerError(
-                f"run_id {header.run_id!r} follows {self.first.run_id!r}: two ledgers were mixed"
-            )
+        run_id, ours = header.run_id, self.first.run_id
+        if run_id != ours:
+            raise LedgerError(f"run_id {run_id!r} follows {ours!r}: two ledgers were mixed")
         self.mark_crashed()
         self.last, self.end = header, None
         self.settled = None if self.settled is None else set()
-        self.unrecorded_since = min(
-            filter(None, (self.unrecorded_since, header.unrecorded_since)), default=None
-        )
+        known = (self.unrecorded_since, header.unrecorded_since)
+        self.unrecorded_since = min(filter(None, known), default=None)
 
     def _intend(self, intent: Intent, offset: int) -> None:
         sent = min(intent.at, self.unrecorded_since or intent.at)
@@ -212,10 +208,8 @@ class History:
         self.end = end
         for row, named in self._pending.items():
             if not self.has_state(row.key):
-                token, generation = named.client_token, named.generation
-                self.unfinished[row.key] = RowState(
-                    None, token, generation, ambiguous=False, first_sent_at=None, offset=named.offset
-                )
+                unsent = RowState(None, named.client_token, named.generation, offset=named.offset)
+                self.unfinished[row.key] = unsent
         self._pending.clear()
 
     def mark_crashed(self) -> None:
@@ -296,7 +290,9 @@ def fold(
     checked: bool = False,
     complete: bool = False,
     shared_keys: Mapping[bytes, bytes] | None = None,
-    locate: Callable[[int, LedgerError], LedgerError] = _at_line,
+    locate: Callable[[int, LedgerError], LedgerError] = lambda number, error: LedgerError(
+        f"line {number}: {error}"
+    ),
 ) -> History:
     """The history after all `lines` of a ledger; `locate` adds a line's number to an error.
 
@@ -331,12 +327,8 @@ def unfinished_rows(lines: Iterable[Line], history: History) -> Iterator[tuple[R
 
 def row_names(lines: Iterable[Line], keys: Collection[bytes], limit: int) -> list[str]:
     """The first `limit` of the rows that `keys` stand for, in words."""
+    rows = (row for line in lines for row in named_rows(line.record) if row.key in keys)
     found: dict[bytes, str] = {}
-    enough = min(limit, len(keys))
-    for line in lines:
-        for row in named_rows(line.record):
-            if row.key in keys:
-                found.setdefault(row.key, _name(row))
-            if len(found) == enough:
-                return list(found.values())
+    while len(found) < min(limit, len(keys)) and (row := next(rows, None)):
+        found.setdefault(row.key, _name(row))
     return list(found.values())

@@ -23,17 +23,18 @@ def record(file: Path, ledger: Path, run_id: str, instead_of: Collection[str] = 
 
     An entry of the same run under another path is replaced: the ledger was moved.
     """
-    path = str(files.resolved(ledger))
-    kept = {other: run for other, run in _others(file, path, run_id).items() if other not in instead_of}
-    _write(file, dict([*kept.items(), (path, run_id)][-KEPT:]), {run_id: ledger})
+    kept = {path: run for path, run in _others(file, ledger, run_id).items() if path not in instead_of}
+    kept[str(files.resolved(ledger))] = run_id
+    _write(file, dict([*kept.items()][-KEPT:]), ledger, run_id)
 
 
-def remove(file: Path, ledger: Path, run_id: str | None = None) -> None:
-    _write(file, _others(file, str(files.resolved(ledger)), run_id), {run_id: ledger} if run_id else {})
+def remove(file: Path, ledger: Path, run_id: str) -> None:
+    _write(file, _others(file, ledger, run_id), ledger, run_id)
 
 
-def _others(file: Path, path: str, run_id: str | None) -> dict[str, str]:
-    return {other: run for other, run in unfinished_runs(file).items() if other != path and run != run_id}
+def _others(file: Path, ledger: Path, run_id: str) -> dict[str, str]:
+    ours = str(files.resolved(ledger))
+    return {path: run for path, run in unfinished_runs(file).items() if path != ours and run != run_id}
 
 
 def unfinished_runs(file: Path) -> dict[str, str]:
@@ -59,13 +60,12 @@ def _read(file: Path) -> dict[str, str | int]:
     return found
 
 
-def _write(file: Path, runs: dict[str, str], ledgers: dict[str, Path]) -> None:
+def _write(file: Path, runs: dict[str, str], ledger: Path, run_id: str) -> None:
     known = _read(file)
     lengths = {run: length for run, length in known.items() if isinstance(length, int)}
     try:
-        for run, ledger in ledgers.items():
-            if ledger.exists():
-                lengths[run] = max(lengths.get(run, 0), ledger.stat().st_size)
+        if ledger.exists():
+            lengths[run_id] = max(lengths.get(run_id, 0), ledger.stat().st_size)
         if (written := {**dict([*lengths.items()][-KEPT:]), **runs}) == known:
             return
         with files.atomic_write(file, 0o600) as opened:

@@ -35,11 +35,10 @@ def prune(folder: Path, keep: int, now: datetime, *, dry_run: bool = False) -> P
     old = beyond_newest(found, keep)
     pruned = Pruned(newest=len(found) - len(old))
     for one in old:
-        why = _remove_unless_needed(one.path, now, dry_run=dry_run)
-        if why is None:
-            pruned.removed.append(one.path)
-        else:
+        if why := _remove_unless_needed(one.path, now, dry_run=dry_run):
             pruned.kept.append((one.path, why))
+        else:
+            pruned.removed.append(one.path)
     return pruned
 
 

@@ -46,13 +46,12 @@ class RawLine(NamedTuple):
 def raw_lines(path: Path, *, start: int = 0, after: Line | None = None) -> Iterator[RawLine]:
     """Each line, the last one perhaps without its end; one longer than `LONGEST_LINE` comes in pieces."""
     with files.open_regular(path, _BUFFER) as file:
-        offset, number = file.seek(start), 0
-        if after is not None:
-            file.seek(after.offset)
-            offset, number = after.offset + len(file.readline(LONGEST_LINE)), after.number
+        offset, number = (after.offset, after.number - 1) if after else (start, 0)
+        file.seek(offset)
         while raw := file.readline(LONGEST_LINE):
             number += 1
-            yield RawLine(offset, number, raw if offset else raw.removeprefix(_BOM))
+            if after is None or offset > after.offset:
+                yield RawLine(offset, number, raw if offset else raw.removeprefix(_BOM))
             offset += len(raw)
 
 

@@ -250,7 +250,7 @@ class _Rebuild:
         self._make_room([result.row])
         request = Request(result.row, result.client_token, result.generation)
         at = result.first_sent_at or self._header.started_at
-        self._write_line(codec.encode_intent(at, [request], result.clock_skew_s))
+        self._add(codec.encode_intent(at, [request], result.clock_skew_s))
 
     def close(self) -> None:
         """Close the last invocation if it has no end, or if lines were lost after its end.
@@ -272,26 +272,27 @@ class _Rebuild:
         self._gap_since = self._gap_since or began
 
     def _keep(self, fragment: Fragment) -> None:
-        if fragment.record is not None:
-            self._history.add(Line(0, 0, fragment.record))
-            ended = ["started_at"] if isinstance(fragment.record, Header) else ["finished_at", "at"]
-            self._latest = max(self._latest, _time_of(fragment.record, *ended) or self._latest)
-        self._write(fragment.raw)
+        ended = ["started_at"] if isinstance(fragment.record, Header) else ["finished_at", "at"]
+        times = (getattr(fragment.record, name, None) for name in ended)
+        self._latest = max(self._latest, next(filter(None, times), self._latest))
+        self._write_line(fragment.raw, fragment.record)
         self.done.kept += 1
 
-    def _write_line(self, raw: bytes) -> None:
-        record = codec.decode(raw)
+    def _add(self, raw: bytes) -> None:
+        self._write_line(raw, codec.decode(raw))
+        self.done.added += 1
+
+    def _write_line(self, raw: bytes, record: Record | None) -> None:
         if record is not None:
             self._history.add(Line(0, 0, record))
         self._write(raw)
-        self.done.added += 1
 
     def _reopen(self, since: datetime | None = None) -> None:
         """Write a run line, so that the invocation before it counts as crashed; for `since` see `Header`."""
         before = self._in_doubt()
         rows = max(self._header.rows, self._known_rows())
         header = replace(self._header, rows=rows, unrecorded_since=since, resumes=self._known_rows() > 0)
-        self._write_line(codec.encode_run(header, __version__, repaired=True))
+        self._add(codec.encode_run(header, __version__, repaired=True))
         self._doubted |= self._in_doubt() - before
         self.done.unrecorded_since = self.done.unrecorded_since or since
         self._header = replace(header, unrecorded_since=None)
@@ -320,7 +321,7 @@ class _Rebuild:
 
     def _finish(self, end: End) -> None:
         counts = self._history.expected_counts()
-        self._write_line(codec.encode_end(self._header.run_id, replace(end, counts=counts)))
+        self._add(codec.encode_end(self._header.run_id, replace(end, counts=counts)))
         self._gap_since = None
 
     def _explains(self, end: End, expected: dict[str, int]) -> bool:
@@ -342,8 +343,3 @@ class _Rebuild:
         if end is not None and end.counts and self._explains(end, history.expected_counts()):
             return True
         return self._known_rows() >= self._header.rows and not history.counts()[Status.FAILED]
-
-
-def _time_of(record: Record, *names: str) -> datetime | None:
-    """The first of these times that the record has."""
-    return next(filter(None, (getattr(record, name, None) for name in names)), None)

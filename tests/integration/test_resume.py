@@ -90,7 +90,7 @@ async def test_recorded_unfinished_ledgers_are_private_and_bounded(tmp_path, mon
     assert file.stat().st_mode & 0o7777 == 0o600
     kept = {str(tmp_path / f"{number}.ndjson"): f"run-{number}" for number in (2, 3, 4)}
     assert open_runs.unfinished_runs(file) == kept
-    open_runs.remove(file, tmp_path / "3.ndjson")
+    open_runs.remove(file, tmp_path / "3.ndjson", "run-3")
     assert open_runs.unfinished_runs(file).get(str(tmp_path / "3.ndjson")) is None
     for invalid in ("{", "[]", "\0"):
         file.write_text(invalid)
