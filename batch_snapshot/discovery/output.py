@@ -119,12 +119,10 @@ def as_text(found: Discovery, *, updated: bool) -> str:
     for name, listed in counts.listed.items():
         taken = counts.taken[name]
         rest = f", {listed - taken:,} filtered out" if taken != listed else ""
-        lines.append(f"  {name:<13} {taken:>9,} pair{'s' * (taken != 1)}{about[name]}{rest}")
+        lines.append(f"  {name:<13} {plural(taken, 'pair'):>15}{about[name]}{rest}")
     if counts.active_jobs:
-        pairs = f"pair{'s' * (counts.active_jobs != 1)}"
-        lines.append(
-            f"  {'active jobs':<13} {counts.active_jobs:>9,} {pairs} that AWS's own jobs take care of"
-        )
+        pairs = plural(counts.active_jobs, "pair")
+        lines.append(f"  {'active jobs':<13} {pairs:>15} that AWS's own jobs take care of")
     lines += [f"cannot see    {text}" for text in _cannot_see(found)]
     return "\n".join([*lines, calls_text(found)])
 

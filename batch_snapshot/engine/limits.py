@@ -223,12 +223,14 @@ class AccountLimits:
         environ: Mapping[str, str],
         *,
         read_rate: float | None = None,
+        wait: bool = True,
     ) -> None:
         """Look limits up in `usage`; without it nothing is known.
 
-        `environ` tells ambient credentials apart; `read_rate` is in reads a second and account.
+        `environ` tells ambient credentials apart; `read_rate` is in reads a second and account. Forecasts are
+        of runs that `wait` for spent windows, or else end there.
         """
-        self._read_rate = read_rate or READ_RATE
+        self._read_rate, self._wait = read_rate or READ_RATE, wait
         self._accounts = accounts
         self._usage = usage
         self._windows = {name: quota.windows(account.quota) for name, account in accounts.items()}
@@ -319,6 +321,7 @@ class AccountLimits:
             rate, basis = self._expected_rate(name, key)
         sizes = [(window.seconds, window.limit) for window in windows]
         found = forecast.forecast(rows, rate, sizes, ages)
+        found = found if self._wait else found.unwaited or found
         used = tuple(sum(age < window.seconds for age in ages) for window in windows)
         opens_in = tuple(forecast.forecast(1, rate, [size], ages).ends_in for size in sizes)
         return AccountForecast(found, rate, basis, windows, used, opens_in)

@@ -175,7 +175,7 @@ async def identify_signer(
 ) -> None:
     """Find the AWS account that signs, put it in `signers` for the intents, and apply its quotas.
 
-    Of `accounts`, those that turn out to be one AWS account share one pace, so the lowest rate holds for all.
+    Those of `accounts` that are this AWS account too share its pace, so the lowest rate holds for all.
     """
     found = await identify(account.name)
     before = signers.get(account.name) or job.past.signers.get(account.name)
@@ -194,15 +194,12 @@ async def identify_signer(
     await limits.apply(account, known)
     same = [one for one in accounts if signers.get(one.name) == now]
     rates = [one.pacer.pace.declared or inf for one in same]
-    lowest = min(rates, default=inf)
-    higher = [one for one, rate in zip(same, rates, strict=True) if rate / lowest > 1 + 1e-9]
-    for one in higher:
-        limits.declare_rate(one, lowest)
-    for one in same:
+    for one, rate in zip(same, rates, strict=True):
         one.sharing = len(same)
-    if higher:
-        names = ", ".join(one.name for one in same)
+        if rate > min(rates) * (1 + 1e-9):
+            limits.declare_rate(one, min(rates))
+    if same and max(rates) > min(rates) * (1 + 1e-9):
         account.warnings.append(
-            f"accounts {names} are one AWS account with different rates declared: together they keep to the "
-            f"lowest, {lowest:g}/s"
+            f"accounts {', '.join(one.name for one in same)} are one AWS account with different rates "
+            f"declared: together they keep to the lowest, {min(rates):g}/s"
         )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -56,12 +56,7 @@ def preview_job(job: Job, limits: AccountLimits, now: datetime) -> Preview:
         catalogs=job.catalogs,
         counts=summary.count(job.past.counts(), job.header.rows),
         rows=sum(planned.values()),
-        outlooks={
-            name: replace(found, forecast=found.forecast.for_run(wait=job.options.wait))
-            for name in job.accounts
-            if (rows := planned.get(name))
-            for found in [limits.forecast(name, rows)]
-        },
+        outlooks={name: limits.forecast(name, rows) for name in job.accounts if (rows := planned.get(name))},
         now=now.astimezone(),
         notes=job.open_questions,
     )

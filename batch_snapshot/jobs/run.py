@@ -174,7 +174,7 @@ async def _carry_out(job: Job, hooks: Hooks) -> Summary:
         recorder = Recorder(ledger, job, callers.clock_skew, hooks.now, hooks.outcome, hooks.in_thread)
         engine, stats = build_engine(callers, limits, recorder, hooks.rng), recorder.stats
         accounts = engine.accounts
-        view = RunView(job.header.name, stats, engine, limits, job.path, job.endpoint, options.wait)
+        view = RunView(job.header.name, stats, engine, limits, job.path, job.endpoint)
         readers = readers_over(accounts, limits, callers.identify, callers.read, now=hooks.now, rng=hooks.rng)
         skipping = stack.enter_context(prepare_skipping(recorder, readers))
         if hooks.signals:
@@ -226,8 +226,8 @@ def _call_log_path(options: Options) -> Path:
 
 
 def _account_limits(job: Job, call_log: CallLog | None) -> AccountLimits:
-    accounts, rate = job.targets.limited_accounts, job.options.read_rate
-    return AccountLimits(accounts, job.endpoint, call_log, os.environ, read_rate=rate)
+    accounts, rate, wait = job.targets.limited_accounts, job.options.read_rate, job.options.wait
+    return AccountLimits(accounts, job.endpoint, call_log, os.environ, read_rate=rate, wait=wait)
 
 
 async def _run_engine(

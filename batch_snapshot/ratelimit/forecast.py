@@ -40,9 +40,6 @@ class Forecast:
     #: Of a run that ends where this one waits for a window; None: it waits for none.
     unwaited: "Forecast | None" = field(default=None, compare=False)
 
-    def for_run(self, *, wait: bool) -> "Forecast":
-        return self if wait or self.unwaited is None else self.unwaited
-
 
 def days_needed(rows: Mapping[str, int], calls_a_day: Mapping[str, float]) -> list[str]:
     """Warnings for accounts whose rows need more than a day, and what that means for a nightly run."""

@@ -66,10 +66,8 @@ def render(data: report.ReportData, now: datetime) -> str:
 
 
 def title(data: report.ReportData) -> str:
-    result, counts = data.summary.result, data.summary.counts
-    return (
-        f"{data.watch.header.name}: {result}, {counts.succeeded:,} of {plural(counts.total, 'row')} succeeded"
-    )
+    name, result, counts = data.watch.header.name, data.summary.result, data.summary.counts
+    return f"{name}: {result}, {counts.succeeded:,} of {plural(counts.total, 'row')} succeeded"
 
 
 def sections(data: report.ReportData, now: datetime) -> dict[str, str]:

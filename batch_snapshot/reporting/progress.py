@@ -43,8 +43,6 @@ class RunView:
     limits: AccountLimits
     ledger: Path
     endpoint: str = ""
-    #: Whether it waits for a spent quota window.
-    wait: bool = False
     #: By the run's monotonic clock, in seconds.
     started: float = 0.0
     #: Rows that this invocation sends, by account, where it does not send all that are left.
@@ -126,7 +124,7 @@ class RunView:
         # Without a rate it still says how full the windows are.
         found = self.limits.forecast(name, rows, rate)
         self._forecasts[name] = (found, account.traffic.calls)
-        return None if rate is None else found.forecast.for_run(wait=self.wait)
+        return None if rate is None else found.forecast
 
 
 def line_gap(elapsed: float, every: float | None = None) -> float:

@@ -174,12 +174,11 @@ class LedgerWatch:
             if files.exists(file):
                 accounts = accounts_with_quotas(self.path, header, last.rates)
                 with CallLog(file) as call_log:
-                    limits = AccountLimits(accounts, header.endpoint, call_log, os.environ)
+                    limits = AccountLimits(accounts, header.endpoint, call_log, os.environ, wait=wait)
                     return {
-                        name: replace(found, forecast=found.forecast.for_run(wait=wait))
+                        name: limits.forecast(name, number, rate or None)
                         for name, number in rows.items()
                         if name in accounts
-                        for found in [limits.forecast(name, number, rate or None)]
                     }
         return {}
 

@@ -18,6 +18,7 @@ from batch_snapshot.ratelimit.windows import CallLog, QuotaWindow, WindowFull
 from tests.support.strategies import patient
 
 DAY = 86_400.0
+NOTHING = Forecast((), 0.0)
 #: Memory where there is any.
 SHM = "/dev/shm" if Path("/dev/shm").is_dir() else None
 #: A Wednesday, two hours east of Greenwich.
@@ -39,9 +40,9 @@ def test_a_rate_of_zero_or_less_is_refused(rate):
 def test_many_calls_are_forecast_quickly():
     """A loose bound: these take a third of a second."""
     ages = [index / 2 for index in range(100_000)]
-    begun = time.perf_counter()
+    begun = time.process_time()
     assert forecast(300_000, 15, [(60, 800), (3600, 40_000), (DAY, 100_000)], ages).ends_in > 2 * DAY
-    assert time.perf_counter() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 # ---- by the plainest model
@@ -122,8 +123,7 @@ def test_a_run_that_waits_for_no_window_ends_before_the_first_wait(calls, rate, 
         times.append(at)
         over.append(at)
     found = forecast(calls, rate, windows, ages)
-    assert found.for_run(wait=True) == found
-    ended = found.for_run(wait=False)
+    ended = found.unwaited or found
     assert (sum(span.rows for span in ended.spans), ended.ends_in) == (len(times), max(times, default=0.0))
     assert ended.deferred == calls - len(times)
     if ended.deferred:
@@ -182,7 +182,7 @@ def test_of_many_spans_the_first_three_and_the_last_are_named():
 
 def test_a_run_that_would_have_to_wait_ends_deferred():
     def ended(ages: Sequence[float]) -> str:
-        return describe(forecast(250, 100, [(60, 100)], ages).for_run(wait=False), NOW)
+        return describe(forecast(250, 100, [(60, 100)], ages).unwaited or NOTHING, NOW)
 
     end = "its quota is spent until 02:11 EET: the run ends deferred (exit code 4); --wait waits for it"
     assert ended([]) == f"250 rows: 100 now, then {end}"

@@ -140,10 +140,11 @@ def test_time_left_includes_waits_for_quota_windows(tmp_path):
             assert isinstance(reservation, int)
             usage.finish(reservation)
         fast = states_of(start=pace.learned(10.0, 0.0))
+        without = AccountLimits({"main": Account("main", quota=quota)}, "aws", usage, {}, wait=False)
+        trio.run(without.apply, states_of()["main"], identified)
 
         async def look() -> list[Frame]:
-            views = [view({"main": 7}, {"main": 20}, fast, limits) for _ in range(2)]
-            views[0].wait = True
+            views = [view({"main": 7}, {"main": 20}, fast, one) for one in (limits, without)]
             await anyio.sleep(20)
             return [progress.ProgressMeter(each).frame(START) for each in views]
 
