@@ -45,13 +45,9 @@ def diff_command(before: Path, after: Path, *, payload: bool, **given: Any) -> i
         if param.name in given and source is ParameterSource.COMMANDLINE:
             raise InputError(f"{param.opts[0]}: is for --payload; leave it out, or give that too")
     found = diff.diff(*(params.LEDGER.convert(one, None, None) for one in (before, after)))
-    _warn_if_same(before, after)
-    return terminal.print_outcome(diff.as_json, diff.as_text, found, exit_code=found.exit_code)
-
-
-def _warn_if_same(before: Path, after: Path) -> None:
     if files.resolved(before) == files.resolved(after):
-        terminal.warn([f"{before}: is compared with itself; name the files of two nights"])
+        terminal.warn([f"{before}: is compared with itself; name the ledgers of two nights"])
+    return terminal.print_result(diff.as_json, diff.as_text, found, exit_code=found.exit_code)
 
 
 def _diff_payloads(paths: list[Path], given: dict[str, Any]) -> int:
@@ -79,9 +75,8 @@ def _diff_payloads(paths: list[Path], given: dict[str, Any]) -> int:
     terminal.warn(found.warnings)
     if html:
         diff.write_page(found, html, utc_now())
-    _warn_if_same(*paths)
     more = {"export": fetch.as_json(done)} if ledgers else {}
     lines = [*([fetch.as_text(done)] if ledgers else []), diff.as_text(found)]
     lines += [f"{html}: open it in a browser"] if html else []
     as_json, as_text = lambda: diff.as_json(found) | more, lambda: "\n".join(lines)
-    return terminal.print_outcome(as_json, as_text, exit_code=done.exit_code)
+    return terminal.print_result(as_json, as_text, exit_code=done.exit_code)

@@ -65,7 +65,7 @@ def discover_command(output: Path | None, update: Path | None, name: str | None,
     if found.counts.pairs and output and output.suffix != ".yaml":
         terminal.log(f"to use them in a manifest, write: include: [{output.name}]")
     as_text = partial(results.as_text, updated=update is not None)
-    return terminal.print_outcome(results.as_json, as_text, found)
+    return terminal.print_result(results.as_json, as_text, found)
 
 
 def _filters(given: dict[str, Any]) -> "Filters":

@@ -37,4 +37,4 @@ def export_command(ledgers: tuple[Path, ...], output: Path, kind: str | None, **
     done = invocation.read(
         given, lambda *around: fetch.export(ledgers, output, *around, form=kind, fields=given["fields"])
     )
-    return terminal.print_outcome(fetch.as_json, fetch.as_text, done, exit_code=done.exit_code)
+    return terminal.print_result(fetch.as_json, fetch.as_text, done, exit_code=done.exit_code)

@@ -228,7 +228,7 @@ def print_summary(ended: Summary) -> int:
     if terminal.current_reporter().log_format == "json":
         line = f"{ended.result}: {summary.states(ended.counts)}"
         terminal.log(line, event="summary", exit_code=ended.exit_code, **summary.as_json(ended))
-    return terminal.print_outcome(summary.as_json, summary.as_text, ended, exit_code=ended.exit_code)
+    return terminal.print_result(summary.as_json, summary.as_text, ended, exit_code=ended.exit_code)
 
 
 # -- commands that only read from the service -----------------------------------------------------------

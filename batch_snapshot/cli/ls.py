@@ -53,4 +53,4 @@ def ls_command(folder: Path | None) -> int:
         for row in table
     ]
     text = "\n".join(line.rstrip() for line in lines) if ledgers else f"{folder}: no ledgers"
-    return terminal.print_outcome(lambda: {"folder": str(folder), "ledgers": found}, lambda: text)
+    return terminal.print_result(lambda: {"folder": str(folder), "ledgers": found}, lambda: text)

@@ -201,19 +201,15 @@ def confirm(question: str) -> bool:
 # -- standard output ---------------------------------------------------------------------------------
 
 
-def print_result(as_json: Callable[..., dict[str, Any]], as_text: Callable[..., str], *about: Any) -> None:
-    if current_reporter().form == "json":
-        print_json(as_json(*about))
-    else:
-        say(as_text(*about))
-
-
-def print_outcome(
+def print_result(
     as_json: Callable[..., dict[str, Any]], as_text: Callable[..., str], *about: Any, exit_code: int = 0
 ) -> int:
     """Print what came of work that is done; returns its exit code, also if the reader has gone."""
     try:
-        print_result(as_json, as_text, *about)
+        if current_reporter().form == "json":
+            print_json(as_json(*about))
+        else:
+            say(as_text(*about))
     except BrokenPipeError:
         _discard(1)
     return exit_code

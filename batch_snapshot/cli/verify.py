@@ -28,4 +28,4 @@ def verify_command(ledger: Path, sample: int | None, **given: Any) -> int:
 
     found = invocation.read(given, lambda chosen, around: verify.verify(ledger, chosen, around, sample))
     terminal.warn(found.warnings)
-    return terminal.print_outcome(verify.as_json, verify.as_text, found, exit_code=found.exit_code)
+    return terminal.print_result(verify.as_json, verify.as_text, found, exit_code=found.exit_code)

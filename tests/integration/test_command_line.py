@@ -373,4 +373,7 @@ def test_diff_says_that_a_ledger_is_compared_with_itself(cwd, call):
         LedgerBuilder(1).begin().intend(row(1)).result(row(1)).end().write(cwd / f"{name}.ndjson")
     assert "itself" not in call("diff", "one.ndjson", "two.ndjson")[2]
     code, _, err = call("diff", "one.ndjson", str(cwd / "one.ndjson"))
-    assert (code, err) == (0, "warning: one.ndjson: is compared with itself; name the files of two nights\n")
+    assert (code, err) == (
+        0,
+        "warning: one.ndjson: is compared with itself; name the ledgers of two nights\n",
+    )
