@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from batch_snapshot.export import diff
+from batch_snapshot.reporting import html
 from tests.support import browser
 from tests.support.browser import OpenPage
 from tests.unit.export.test_diff import write
@@ -77,6 +78,17 @@ def test_page_counts_fields_and_shows_each_change(file, chromium):
     assert (line["resource"], line["field"], line["before"], line["after"]) == ("O8", "Title", "'=8", "'=9")
     assert opened.complaints == []
     assert [each for each in opened.requests if not each.startswith("blob:")] == [file.as_uri()]
+
+
+def test_page_of_too_many_changes_says_how_many_it_shows(tmp_path, monkeypatch):
+    monkeypatch.setattr(html, "MOST_ROWS", 4)
+    monkeypatch.setattr(html, "PLAIN_ROWS", 3)
+    before, after = ([(number, 1, {"Title": title}) for number in range(5)] for title in "ab")
+    found = diff.diff(write(tmp_path / "a.ndjson", *before), write(tmp_path / "b.ndjson", *after))
+    diff.write_page(found, tmp_path / "changes.html", NOW)
+    page = (tmp_path / "changes.html").read_text("utf-8")
+    assert "The table holds 4 of 5 changes." in page
+    assert "Without JavaScript this lists the first 3 of 5 changes." in page
 
 
 def test_page_without_changes_says_so(tmp_path, chromium):

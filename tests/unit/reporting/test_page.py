@@ -25,6 +25,14 @@ def test_page_shows_rows_that_were_left_out(tmp_path):
     assert [found["statuses"][at] for at in found["numbers"]["status"]] == ["succeeded", "unchanged"]
 
 
+def test_page_says_how_many_rows_it_lists_without_javascript(tmp_path, monkeypatch):
+    monkeypatch.setattr(html, "PLAIN_ROWS", 1)
+    data = report.load(LedgerBuilder(3).begin().intend(A, B).result(A).end("deferred").write(tmp_path / "l"))
+    report_page.write(data, tmp_path / "page.html", NOW)
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert "Without JavaScript this lists the first 1 of 2 rows that did not succeed." in page
+
+
 def test_page_keeps_rows_that_did_not_succeed_first():
     found = [
         ReportEntry(A, "succeeded"),

@@ -138,6 +138,10 @@ def test_time_left_waits_for_spent_windows_if_the_run_does(tmp_path, monkeypatch
     left = parts["now"].partition("left, until")[0].rpartition("<b>")[2].partition("</b>")[0]
     assert left.startswith(("1:59", "2:00") if wait else "0:00"), left
     assert ("; 3 rows will be deferred</span>" in parts["now"]) is not wait
+    ledger.end("deferred").write(path)
+    assert "opens 20" in LedgerView(path).read()[1]["quotas"], "the next run waits for them"
+    ledger.begin(at=60, accounts={"main": {"quota": quota}}).end(at=61).write(path)
+    assert "opens 20" not in LedgerView(path).read()[1]["quotas"]
 
 
 def test_rate_of_the_last_minute_is_not_shown_above_a_learned_one(tmp_path, monkeypatch):
