@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from batch_snapshot.config.options import Options, with_recorded_quotas
 from batch_snapshot.endpoints import IGNORE, check_credential_endpoints, environment_endpoint
 from batch_snapshot.errors import InputError, LedgerError
-from batch_snapshot.ledger import codec
+from batch_snapshot.ledger import records
 from batch_snapshot.ledger.records import Header
 from batch_snapshot.models import AWS, SIMULATOR, Account, Quota
 from batch_snapshot.text import plural
@@ -134,6 +134,6 @@ def accounts_with_quotas(
 
 def recorded_accounts(path: Path, header: Header) -> dict[str, Account]:
     try:
-        return {name: codec.decode_account(name, fields) for name, fields in header.accounts.items()}
+        return {name: records.decode_account(name, fields) for name, fields in header.accounts.items()}
     except (TypeError, ValueError) as error:
         raise LedgerError(f"{path}: the run line's accounts make no sense ({error})") from None

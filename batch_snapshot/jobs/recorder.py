@@ -12,7 +12,7 @@ from batch_snapshot import __version__
 from batch_snapshot.errors import StorageError
 from batch_snapshot.jobs.job import Job
 from batch_snapshot.jobs.locked import reminder_files
-from batch_snapshot.ledger import codec, open_runs, records
+from batch_snapshot.ledger import open_runs, records
 from batch_snapshot.ledger.writer import Ledger
 from batch_snapshot.models import Outcome, Request, Row, Skip, Status
 from batch_snapshot.reporting.stats import RunStats
@@ -43,7 +43,7 @@ class Recorder:
     def __post_init__(self) -> None:
         job, self.stats = self.job, self.job.new_stats()
         known = job.past.last.accounts if job.past.last else {}
-        accounts = {name: codec.encode_account(one) for name, one in job.accounts.items()}
+        accounts = {name: records.encode_account(one) for name, one in job.accounts.items()}
         self.header = structs.replace(job.header, started_at=self.now(), accounts={**known, **accounts})
         # A run line alone can be lost: it is durable before the first intent, not before the next run line.
         self.header = structs.replace(
@@ -54,11 +54,11 @@ class Recorder:
         self._reminders = reminder_files(job.header.name, job.targets, job.options)
 
     async def begin(self) -> None:
-        self.ledger.append(codec.encode_run(self.header, __version__, vanished=len(self.job.vanished_keys)))
+        self.ledger.append(records.encode_run(self.header, __version__, vanished=len(self.job.vanished_keys)))
         await self._sync()
 
     async def skip(self, reason: Skip, rows: Sequence[Row]) -> None:
-        self.ledger.append(codec.encode_skip(self.header.run_id, self.now(), reason, rows))
+        self.ledger.append(records.encode_skip(self.header.run_id, self.now(), reason, rows))
         for row in rows:
             self.job.past.add_skipped(reason, row.key)
         self.stats.skip(reason, len(rows))
@@ -72,24 +72,24 @@ class Recorder:
             open_runs.record(self._reminders[account], job.path, self.header.run_id, job.instead_of)
             self._reminded.add(account)
         skew, signer = self.clock_skew(account), self.signers.get(account)
-        self.ledger.append(codec.encode_intent(self.now(), requests, skew, signer))
+        self.ledger.append(records.encode_intent(self.now(), requests, skew, signer))
         await self._sync()
 
     def record(self, outcome: Outcome) -> None:
-        self.ledger.append(codec.encode_result(self.header.run_id, outcome))
+        self.ledger.append(records.encode_result(self.header.run_id, outcome))
         self.stats.add(outcome)
         if self.on_outcome:
             self.on_outcome(outcome)
 
     def control(self, action: str, user: int, **more: object) -> None:
         given = {name: value for name, value in more.items() if value is not None}
-        self.ledger.append(codec.encode_control(self.header.run_id, self.now(), action, **given, by=user))
+        self.ledger.append(records.encode_control(self.header.run_id, self.now(), action, **given, by=user))
 
     async def end(self, outcome: str) -> None:
         # An end line says that what has no result was not sent: no result may be lost before it.
         await self._sync()
         end = records.End(outcome, self.stats.counts.as_dict(), self.now())
-        self.ledger.append(codec.encode_end(self.header.run_id, end))
+        self.ledger.append(records.encode_end(self.header.run_id, end))
         await self._sync()
 
     async def sync_regularly(self) -> None:

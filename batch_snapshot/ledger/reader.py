@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from batch_snapshot import files
 from batch_snapshot.errors import SAME_COMMAND, DamagedError, LedgerError
-from batch_snapshot.ledger import codec
+from batch_snapshot.ledger import records
 from batch_snapshot.ledger.history import History, fold
 from batch_snapshot.ledger.records import End, Header, Intent, Line, Result, named_rows
 from batch_snapshot.text import plural
@@ -70,7 +70,7 @@ def lines(
         if not raw.startswith(heads):
             continue
         try:
-            record = codec.decode(raw)
+            record = records.decode(raw)
         except LedgerError as error:
             raise with_place(path, number, error) from None
         if record is not None:
@@ -262,7 +262,7 @@ def last_end(path: Path) -> End | None:
         file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
         found = file.read().rstrip().splitlines()
     with suppress(LedgerError):
-        record = codec.decode(found[-1]) if found else None
+        record = records.decode(found[-1]) if found else None
         return record if isinstance(record, End) else None
     return None
 

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from batch_snapshot import __version__, files, paths
 from batch_snapshot.errors import DamagedError, InputError, LedgerError, StorageError, file_error
-from batch_snapshot.ledger import codec, locks, reader
+from batch_snapshot.ledger import locks, reader, records
 from batch_snapshot.ledger.history import History
 from batch_snapshot.ledger.records import (
     Control,
@@ -63,7 +63,7 @@ def _fragments_of(raw: bytes) -> Iterator[Fragment]:
     if raw.isspace():
         return
     with suppress(DamagedError):
-        yield Fragment(raw if raw.endswith(b"\n") else raw + b"\n", codec.decode(raw))
+        yield Fragment(raw if raw.endswith(b"\n") else raw + b"\n", records.decode(raw))
         return
     text = raw.decode("utf-8", "surrogateescape")
     head = reader.LINE_HEAD.decode()
@@ -91,7 +91,7 @@ def _record_at(text: str, at: int) -> tuple[Fragment | None, int]:
     try:
         _, end = json.JSONDecoder().raw_decode(text, at)
         raw = text[at:end].encode("utf-8", "surrogateescape")
-        return Fragment(raw + b"\n", codec.decode(raw)), end
+        return Fragment(raw + b"\n", records.decode(raw)), end
     except (ValueError, RecursionError, DamagedError):
         return None, at
 
@@ -250,7 +250,7 @@ class _Rebuild:
         self._make_room([result.row])
         request = Request(result.row, result.client_token, result.generation)
         at = result.first_sent_at or self._header.started_at
-        self._add(codec.encode_intent(at, [request], result.clock_skew_s))
+        self._add(records.encode_intent(at, [request], result.clock_skew_s))
 
     def close(self) -> None:
         """Close the last invocation if it has no end, or if lines were lost after its end.
@@ -279,7 +279,7 @@ class _Rebuild:
         self.done.kept += 1
 
     def _add(self, raw: bytes) -> None:
-        self._write_line(raw, codec.decode(raw))
+        self._write_line(raw, records.decode(raw))
         self.done.added += 1
 
     def _write_line(self, raw: bytes, record: Record | None) -> None:
@@ -292,7 +292,7 @@ class _Rebuild:
         before = self._in_doubt()
         rows = max(self._header.rows, self._known_rows())
         header = replace(self._header, rows=rows, unrecorded_since=since, resumes=self._known_rows() > 0)
-        self._add(codec.encode_run(header, __version__, repaired=True))
+        self._add(records.encode_run(header, __version__, repaired=True))
         self._doubted |= self._in_doubt() - before
         self.done.unrecorded_since = self.done.unrecorded_since or since
         self._header = replace(header, unrecorded_since=None)
@@ -321,7 +321,7 @@ class _Rebuild:
 
     def _finish(self, end: End) -> None:
         counts = self._history.expected_counts()
-        self._add(codec.encode_end(self._header.run_id, replace(end, counts=counts)))
+        self._add(records.encode_end(self._header.run_id, replace(end, counts=counts)))
         self._gap_since = None
 
     def _explains(self, end: End, expected: dict[str, int]) -> bool:

@@ -1,4 +1,4 @@
-"""Appends lines to a ledger (see `codec` for the lines).
+"""Appends lines to a ledger (see `records` for the lines).
 
 Only `Ledger` writes a ledger, and only while its lock is held (see `locks`). It repairs a torn last line.
 """

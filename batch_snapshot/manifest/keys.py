@@ -2,7 +2,7 @@
 
 Validation, the JSON Schema (`schema`), the manifest that `init` writes, the columns of CSV files and the
 section `discover` derive from it. A new key is an entry here; an account's is a field of `models.Account`
-too, from which the ledger's codec takes the texts that it keeps.
+too, from which the ledger's records take the texts that they keep.
 """
 
 import re

@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from uuid import UUID
 
-from batch_snapshot.ledger import codec
+from batch_snapshot.ledger import records
 from batch_snapshot.ledger.records import End, Header
 from batch_snapshot.models import Account, Outcome, Request, Row, Status, client_token
 from tests.support.processes import TEMPLATE, write_manifest
@@ -46,7 +46,7 @@ def ledger(path: Path, rows: int, *, left: int = 0, endpoint: str = "aws") -> Pa
         manifest=str(path.with_suffix(".yaml")),
         manifest_sha256=None,
         rows=rows + left,
-        accounts={_ACCOUNT.name: codec.encode_account(_ACCOUNT)},
+        accounts={_ACCOUNT.name: records.encode_account(_ACCOUNT)},
         endpoint=endpoint,
         started_at=_BEGAN,
         settings={},
@@ -54,12 +54,12 @@ def ledger(path: Path, rows: int, *, left: int = 0, endpoint: str = "aws") -> Pa
     counts = {"succeeded": rows, "failed": 0, "in_doubt": 0, "unattempted": left}
     made = outcomes(rows)
     with path.open("wb") as file:
-        file.write(codec.encode_run(header, "0"))
+        file.write(records.encode_run(header, "0"))
         while batch := [*islice(made, _INTENT)]:
-            file.write(codec.encode_intent(batch[0].started_at, [outcome.request for outcome in batch]))
-            file.writelines(codec.encode_result(_RUN_ID, outcome) for outcome in batch)
+            file.write(records.encode_intent(batch[0].started_at, [outcome.request for outcome in batch]))
+            file.writelines(records.encode_result(_RUN_ID, outcome) for outcome in batch)
         end = "interrupted" if left else "completed"
-        file.write(codec.encode_end(_RUN_ID, End(end, counts, _BEGAN)))
+        file.write(records.encode_end(_RUN_ID, End(end, counts, _BEGAN)))
     return path
 
 

@@ -56,7 +56,7 @@ def _events(path: Path) -> float:
 
 
 def _append(path: Path, lines: str) -> float:
-    from batch_snapshot.ledger.codec import encode_result
+    from batch_snapshot.ledger.records import encode_result
     from batch_snapshot.ledger.writer import Ledger
     from tests.bench.material import outcomes
 

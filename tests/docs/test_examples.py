@@ -12,7 +12,7 @@ import yaml
 
 from batch_snapshot import manifest
 from batch_snapshot.errors import BatchSnapshotError
-from batch_snapshot.ledger import codec
+from batch_snapshot.ledger import records
 from batch_snapshot.manifest import keys
 from tests import ROOT
 from tests.docs import shell
@@ -114,7 +114,7 @@ def test_json_is_read_by_what_would_read_it(block):
         if isinstance(value, dict) and "Statement" in value:
             check_policy(value)
         if isinstance(value, dict) and value.get("type") in {"run", "intent", "result", "skip", "end"}:
-            assert codec.decode(json.dumps(value).encode()) is not None
+            assert records.decode(json.dumps(value).encode()) is not None
 
 
 def check_policy(policy):

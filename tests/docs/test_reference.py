@@ -11,7 +11,7 @@ import pytest
 from batch_snapshot import errors, simulator
 from batch_snapshot.cli import cli, main
 from batch_snapshot.errors import BatchSnapshotError
-from batch_snapshot.ledger import codec, records
+from batch_snapshot.ledger import records
 from batch_snapshot.ledger.history import FailureGroup
 from batch_snapshot.ledger.records import End, Header
 from batch_snapshot.manifest import filters, keys
@@ -82,7 +82,7 @@ def ledger_lines():
     """Every type of line, with all the fields that it can have."""
     quota = Quota(per_second=1.0)
     account = Account("main", "role", "profile", "region", "id", "session", "url", quota, ("tag",))
-    accounts = {"main": codec.encode_account(account)}
+    accounts = {"main": records.encode_account(account)}
     header = Header(
         run_id="id",
         command="run",
@@ -112,11 +112,11 @@ def ledger_lines():
         clock_skew=1.0,
     )
     return {
-        "run": codec.encode_run(header, "1.0", vanished=0),
-        "intent": codec.encode_intent(NOW, [outcome.request], 1.0, "aws:123456789012"),
-        "result": codec.encode_result("id", outcome),
-        "skip": codec.encode_skip("id", NOW, Skip.UNCHANGED, [ROW]),
-        "end": codec.encode_end("id", End("completed", {}, NOW)),
+        "run": records.encode_run(header, "1.0", vanished=0),
+        "intent": records.encode_intent(NOW, [outcome.request], 1.0, "aws:123456789012"),
+        "result": records.encode_result("id", outcome),
+        "skip": records.encode_skip("id", NOW, Skip.UNCHANGED, [ROW]),
+        "end": records.encode_end("id", End("completed", {}, NOW)),
     }
 
 

@@ -15,7 +15,7 @@ from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError, StorageError
 from batch_snapshot.jobs import resume, run
-from batch_snapshot.ledger import codec, locks, prune
+from batch_snapshot.ledger import locks, prune, records
 from batch_snapshot.ledger.records import End
 from batch_snapshot.models import Account, Status
 from batch_snapshot.reporting import status
@@ -175,12 +175,12 @@ def written(
 ) -> Path:
     """A ledger of a row that has succeeded, or not."""
     path.parent.mkdir(exist_ok=True)
-    accounts = {"main": codec.encode_account(Account("main"))}
+    accounts = {"main": records.encode_account(Account("main"))}
     rows = 0 if done else 1
     first = header(name=name, started_at=at, accounts=accounts, rows=rows, endpoint=endpoint)
-    lines = [codec.encode_run(first, "0")]
+    lines = [records.encode_run(first, "0")]
     if ended:
-        lines.append(codec.encode_end(first.run_id, End("completed", {"unattempted": rows}, at)))
+        lines.append(records.encode_end(first.run_id, End("completed", {"unattempted": rows}, at)))
     path.write_bytes(b"".join(lines))
     return path
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from batch_snapshot import cli, paths
 from batch_snapshot.cli import terminal
 from batch_snapshot.engine.limits import AccountLimits
-from batch_snapshot.ledger import codec, locks
+from batch_snapshot.ledger import locks, records
 from batch_snapshot.models import Account, Quota, Status
 from batch_snapshot.ratelimit.windows import CallLog, windows
 from batch_snapshot.reporting import display, status
@@ -136,7 +136,7 @@ def test_frame_of_a_ledger_has_quota_windows_and_their_waits(place, wait):
     settings = {"rate": None, "daily_quota": 10, "wait": wait, "state_dir": str(place / "elsewhere")}
     path, file = place / "l.ndjson", paths.call_log_file(place / "elsewhere")
     rows = [row(number) for number in range(12)]
-    book = LedgerBuilder(12).begin(accounts={"main": codec.encode_account(account)}, settings=settings)
+    book = LedgerBuilder(12).begin(accounts={"main": records.encode_account(account)}, settings=settings)
     book.intend(*rows).result(rows[0], at=2.0).write(path)
     looking = status.LedgerWatch(path, now=lambda: BEGAN.replace(second=10))
     with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):

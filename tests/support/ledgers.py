@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from batch_snapshot.ledger import codec
+from batch_snapshot.ledger import records
 from batch_snapshot.ledger.records import End, Header
 from batch_snapshot.models import ErrorKind, Outcome, Request, Row, RowError, Status, client_token
 from tests.support import rewriting
@@ -51,12 +51,12 @@ class LedgerBuilder:
             "started_at": self.began + timedelta(seconds=at),
             "settings": {},
         }
-        self.lines.append(codec.encode_run(Header(**{**fields, **more}), "1"))
+        self.lines.append(records.encode_run(Header(**{**fields, **more}), "1"))
         return self
 
     def intend(self, *rows: Row, at: float = 0.0, skew: float | None = None) -> "LedgerBuilder":
         requests = [Request(each, client_token(RUN_ID, each, 0)) for each in rows]
-        self.lines.append(codec.encode_intent(self.began + timedelta(seconds=at), requests, skew))
+        self.lines.append(records.encode_intent(self.began + timedelta(seconds=at), requests, skew))
         return self
 
     def result(
@@ -91,12 +91,12 @@ class LedgerBuilder:
             "request_id": f"request-{row.resource}",
             "error": None if done else RowError(kind, code, message, None, 400),
         }
-        self.lines.append(codec.encode_result(RUN_ID, Outcome(**{**fields, **more})))
+        self.lines.append(records.encode_result(RUN_ID, Outcome(**{**fields, **more})))
         return self
 
     def end(self, outcome: str = "completed", at: float = 10.0) -> "LedgerBuilder":
         self.lines.append(
-            codec.encode_end(RUN_ID, End(outcome, self.counts, self.began + timedelta(seconds=at)))
+            records.encode_end(RUN_ID, End(outcome, self.counts, self.began + timedelta(seconds=at)))
         )
         return self
 

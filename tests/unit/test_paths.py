@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from batch_snapshot import manifest
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError
-from batch_snapshot.ledger import codec
+from batch_snapshot.ledger import records
 from batch_snapshot.ledger.records import End
 from batch_snapshot.models import Account
 from batch_snapshot.paths import (
@@ -168,10 +168,10 @@ MANIFEST = (
 
 def started(path: Path, at: datetime, *, name: str = "nightly", left: int | None = 1) -> Path:
     """A ledger that began at `at` and has so many rows left; None: it has crashed."""
-    accounts = {"main": codec.encode_account(Account("main"))}
-    lines = [codec.encode_run(header(name=name, started_at=at, accounts=accounts, rows=1), "0")]
+    accounts = {"main": records.encode_account(Account("main"))}
+    lines = [records.encode_run(header(name=name, started_at=at, accounts=accounts, rows=1), "0")]
     if left is not None:
-        lines.append(codec.encode_end("night-1", End("deferred", {"unattempted": left}, at)))
+        lines.append(records.encode_end("night-1", End("deferred", {"unattempted": left}, at)))
     path.write_bytes(b"".join(lines))
     return path
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from batch_snapshot import manifest
 from batch_snapshot.errors import InputError, LedgerError
-from batch_snapshot.ledger import codec, history, reader, writer
+from batch_snapshot.ledger import history, reader, records, writer
 from batch_snapshot.reporting import status
 from tests.support import rewriting
 
@@ -50,7 +50,7 @@ def ledger_target(data: bytes, folder: Path) -> None:
         return
     for name, fields in before.last.accounts.items() if before.last else ():
         with suppress(TypeError, ValueError):
-            codec.decode_account(name, fields)
+            records.decode_account(name, fields)
     unfinished = {row.key for row, _ in history.unfinished_rows(reader.lines(path), before)}
     assert unfinished <= before.unfinished.keys()
     with suppress(LedgerError):

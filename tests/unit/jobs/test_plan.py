@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from batch_snapshot.errors import InputError
 from batch_snapshot.jobs import plan
 from batch_snapshot.jobs.plan import Selection
-from batch_snapshot.ledger import codec, history
+from batch_snapshot.ledger import history, records
 from batch_snapshot.ledger.history import RowState
 from batch_snapshot.ledger.records import End, Line
 from batch_snapshot.models import ErrorKind, Outcome, Request, Row, RowError, Status, client_token
@@ -194,7 +194,7 @@ class World:
     def read(self) -> list[Line]:
         lines, offset = [], 0
         for number, raw in enumerate(self.lines, 1):
-            record = codec.decode(raw)
+            record = records.decode(raw)
             assert record is not None
             lines.append(Line(offset, number, record))
             offset += len(raw)
@@ -247,12 +247,12 @@ class World:
         else:
             rows = history.unfinished_rows(self.read(), past)
             requests = plan.retried(rows, plan.all_unfinished(), RUN_ID)
-        self.lines.append(codec.encode_run(header(command=command, started_at=self.clock), "0"))
+        self.lines.append(records.encode_run(header(command=command, started_at=self.clock), "0"))
         stopped = False
         for batch in plan.batches(requests, 2):
             self.maybe_crash()
             if batch and not stopped:
-                self.lines.append(codec.encode_intent(self.clock, batch))
+                self.lines.append(records.encode_intent(self.clock, batch))
             for request in batch if not stopped else []:
                 self.clock += timedelta(seconds=1)
                 self.maybe_crash()
@@ -262,9 +262,9 @@ class World:
                     continue
                 answer = self.send(request)
                 self.maybe_crash()
-                self.lines.append(codec.encode_result(RUN_ID, self.outcome(request, answer)))
+                self.lines.append(records.encode_result(RUN_ID, self.outcome(request, answer)))
         self.maybe_crash()
-        self.lines.append(codec.encode_end(RUN_ID, End("completed", {}, self.clock)))
+        self.lines.append(records.encode_end(RUN_ID, End("completed", {}, self.clock)))
 
 
 @given(st.randoms(use_true_random=False), st.lists(st.sampled_from(["run", "retry"]), max_size=12))

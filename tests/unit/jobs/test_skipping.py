@@ -17,7 +17,7 @@ from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.engine.reader import Page
 from batch_snapshot.errors import LedgerError, ManifestError
 from batch_snapshot.jobs import plan, skipping
-from batch_snapshot.ledger import codec, history
+from batch_snapshot.ledger import history, records
 from batch_snapshot.ledger.records import End, IntendedRow, Intent, Record, Skipped
 from batch_snapshot.ledger.snapshot_index import SnapshotIndex
 from batch_snapshot.models import Row, Skip, client_token
@@ -46,9 +46,9 @@ def test_a_row_that_was_left_out_is_not_sent_and_the_states_still_sum(past, rows
 @given(st.lists(st.sampled_from(POOL), min_size=1, unique=True), st.sampled_from(Skip), strategies.texts)
 @patient
 def test_every_skip_line_decodes_back(rows, reason, run_id):
-    line = codec.encode_skip(run_id, START, reason, rows)
+    line = records.encode_skip(run_id, START, reason, rows)
     assert line.count(b"\n") == 1
-    assert codec.decode(line) == Skipped(START, reason, tuple(rows), run_id)
+    assert records.decode(line) == Skipped(START, reason, tuple(rows), run_id)
 
 
 @pytest.mark.parametrize("counts", [{}, {"unchanged": 1}, {"active_job": 2}])

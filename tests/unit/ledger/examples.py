@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from batch_snapshot.ledger import codec, reader
+from batch_snapshot.ledger import reader, records
 from batch_snapshot.ledger.records import End, Header, Record
 from batch_snapshot.models import ErrorKind, Outcome, Request, Row, RowError, Status
 from tests.support import rewriting
@@ -52,11 +52,11 @@ FAILED = Outcome(
 )
 END = End("completed", {"succeeded": 1, "failed": 1, "in_doubt": 0, "unattempted": 0}, LATER)
 
-RUN_LINE = codec.encode_run(HEADER, "0.1.0")
-INTENT_LINE = codec.encode_intent(AT, [REQUEST])
-RESULT_LINE = codec.encode_result("night-1", SUCCEEDED)
-FAILED_LINE = codec.encode_result("night-1", FAILED)
-END_LINE = codec.encode_end("night-1", END)
+RUN_LINE = records.encode_run(HEADER, "0.1.0")
+INTENT_LINE = records.encode_intent(AT, [REQUEST])
+RESULT_LINE = records.encode_result("night-1", SUCCEEDED)
+FAILED_LINE = records.encode_result("night-1", FAILED)
+END_LINE = records.encode_end("night-1", END)
 LINES = [RUN_LINE, INTENT_LINE, RESULT_LINE, FAILED_LINE, END_LINE]
 WHOLE = b"".join(LINES)
 
@@ -66,5 +66,5 @@ def written(path: Path, content: bytes = WHOLE) -> Path:
     return path
 
 
-def records(path: Path) -> list[Record]:
+def records_of(path: Path) -> list[Record]:
     return [line.record for line in reader.lines(path)]

@@ -16,7 +16,7 @@ from batch_snapshot import cli, manifest, paths
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.errors import LedgerError, LockedError
 from batch_snapshot.jobs import plan, run
-from batch_snapshot.ledger import codec, history, locks, reader, writer
+from batch_snapshot.ledger import history, locks, reader, records, writer
 from batch_snapshot.ledger.history import History
 from batch_snapshot.ledger.repair import Repaired, repair
 from batch_snapshot.ledger.snapshot_index import SnapshotIndex, service_of
@@ -121,7 +121,7 @@ def repair_or_error(path: Path) -> Repaired | str:
 def reads_like_a_record(line: bytes) -> bool:
     """Whether a line that was never written can be decoded: two lines that were cut and joined can."""
     with suppress(LedgerError):
-        return codec.decode(line.strip(b"\0")) is not None
+        return records.decode(line.strip(b"\0")) is not None
     return False
 
 

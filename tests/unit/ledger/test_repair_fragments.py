@@ -3,7 +3,7 @@
 import pytest
 
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.ledger import codec, repair
+from batch_snapshot.ledger import records, repair
 from batch_snapshot.models import Status
 from tests.support.ledgers import LedgerBuilder, row
 
@@ -48,10 +48,10 @@ def test_a_record_of_a_later_schema_is_refused_with_its_line(tmp_path):
 def test_the_first_header_is_of_the_run_that_most_lines_belong_to(tmp_path):
     path = tmp_path / "l.ndjson"
     path.write_bytes(RUN.replace(b'"run_id":"', b'"run_id":"x') + RUN + RESULT + END)
-    assert repair.first_header(path) == codec.decode(RUN)
+    assert repair.first_header(path) == records.decode(RUN)
 
 
 def test_the_first_header_gets_the_run_id_of_most_lines(tmp_path):
     path = tmp_path / "l.ndjson"
     path.write_bytes(RUN.replace(b'"run_id":"', b'"run_id":"x') + RESULT + END)
-    assert repair.first_header(path) == codec.decode(RUN)
+    assert repair.first_header(path) == records.decode(RUN)

@@ -15,7 +15,7 @@ from msgspec import structs
 from batch_snapshot import manifest
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import LedgerError, LedgerWriteError, StateFolderError
-from batch_snapshot.ledger import codec, history, reader, writer
+from batch_snapshot.ledger import history, reader, records, writer
 from batch_snapshot.ledger.writer import Ledger
 from batch_snapshot.models import Account, ErrorKind, RowError
 from tests.support.planned_jobs import run_job
@@ -29,7 +29,7 @@ from tests.unit.ledger.examples import (
     RESULT_LINE,
     RUN_LINE,
     WHOLE,
-    records,
+    records_of,
     written,
 )
 
@@ -112,12 +112,12 @@ def test_a_ledger_closes_its_file(path):
 
 def assert_recovered(path: Path, before: bytes) -> None:
     """A writer keeps the whole lines of a cut ledger unchanged, and appends to them."""
-    originals = [codec.decode(line) for line in WHOLE.splitlines(keepends=True)]
+    originals = [records.decode(line) for line in WHOLE.splitlines(keepends=True)]
     with Ledger(path) as ledger:
         repaired = path.read_bytes()
         assert repaired == b"" or repaired.endswith(b"\n")
         assert WHOLE.startswith(repaired)
-        kept = records(path)
+        kept = records_of(path)
         assert kept == originals[: len(kept)]
         # At most the line that was torn is gone.
         assert len(kept) >= before.count(b"\n")
@@ -125,7 +125,7 @@ def assert_recovered(path: Path, before: bytes) -> None:
         ledger.append(END_LINE)
         ledger.sync()
     assert path.read_bytes() == repaired + END_LINE
-    assert records(path) == [*kept, codec.decode(END_LINE)]
+    assert records_of(path) == [*kept, records.decode(END_LINE)]
 
 
 def test_a_ledger_cut_at_any_byte_is_repaired(path):
@@ -135,7 +135,7 @@ def test_a_ledger_cut_at_any_byte_is_repaired(path):
 
 
 #: A line longer than one read.
-LONG_LINE = codec.encode_result(
+LONG_LINE = records.encode_result(
     "night-1", replace(FAILED, error=RowError(ErrorKind.UNKNOWN, "Long", "x" * 300_000))
 )
 ZEROS = bytes(len(RUN_LINE))
@@ -195,8 +195,8 @@ MANIFEST = (
     "version: 1\nname: nightly\ndefaults: {catalog: Sandbox, account: main}\naccounts: {main: }\n"
     "pairs: [{engagement: eng-0123456789abcd, resource: O1234567}]\n"
 )
-HEAD = structs.replace(HEADER, accounts={"main": codec.encode_account(Account("main"))})
-HEAD_LINE = codec.encode_run(HEAD, "0.1.0")
+HEAD = structs.replace(HEADER, accounts={"main": records.encode_account(Account("main"))})
+HEAD_LINE = records.encode_run(HEAD, "0.1.0")
 
 
 def test_repairing_the_last_line_creates_no_ledger(path):
@@ -233,7 +233,7 @@ def test_a_resume_reads_the_ledger_that_the_repair_leaves(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     listed, path = nightly(tmp_path, HEAD_LINE[: len(HEAD_LINE) - cut])
     with run_job(listed, OPTIONS, AT) as made, Ledger(path) as ledger:
-        ledger.append(codec.encode_run(structs.replace(HEAD, run_id=made.header.run_id), "0.1.0"))
+        ledger.append(records.encode_run(structs.replace(HEAD, run_id=made.header.run_id), "0.1.0"))
     folded = history.fold(reader.lines(path))
     assert folded.first is not None
     assert folded.first.run_id == made.header.run_id
@@ -262,7 +262,7 @@ def test_a_full_disk_leaves_no_torn_line_and_ends_the_writing(path, room):
     )
     with Ledger(path) as ledger:
         ledger.append(INTENT_LINE)
-    assert records(path) == [codec.decode(RUN_LINE), codec.decode(INTENT_LINE)]
+    assert records_of(path) == [records.decode(RUN_LINE), records.decode(INTENT_LINE)]
 
 
 def test_a_device_without_room_is_a_write_error():

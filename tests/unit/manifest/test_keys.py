@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from batch_snapshot import manifest
-from batch_snapshot.ledger import codec
+from batch_snapshot.ledger import records
 from batch_snapshot.manifest import keys
 from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.models import Account, Quota
@@ -40,16 +40,16 @@ def test_every_account_key_reaches_the_ledger_and_returns_the_same(tmp_path):
     pair = {"engagement": "eng-0123456789abcd", "resource": "O1", "catalog": "AWS"}
     path.write_text(yaml.dump({"version": 1, "name": "n", "accounts": {"a": SETTINGS}, "pairs": [pair]}))
     account = manifest.load(path).accounts["a"]
-    kept = codec.encode_account(account)
+    kept = records.encode_account(account)
     assert kept.keys() == SETTINGS.keys()
-    assert codec.decode_account("a", orjson.loads(orjson.dumps(kept))) == account
+    assert records.decode_account("a", orjson.loads(orjson.dumps(kept))) == account
 
 
 def test_the_ledger_keeps_the_fields_of_an_account_in_their_old_order():
-    assert orjson.dumps(codec.encode_account(Account("a"))) == (
+    assert orjson.dumps(records.encode_account(Account("a"))) == (
         b'{"role_arn":null,"profile":null,"region":null}'
     )
-    whole = codec.encode_account(
+    whole = records.encode_account(
         Account("a", external_id="e", session_name="s", endpoint_url="u", quota=Quota(per_day=9), tags=("t",))
     )
     assert list(whole) == [

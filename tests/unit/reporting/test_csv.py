@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_snapshot import manifest
-from batch_snapshot.ledger import codec
+from batch_snapshot.ledger import records
 from batch_snapshot.models import Skip, Status
 from batch_snapshot.reporting.entries import escape_formula
 from tests.support.ledgers import BEGAN, LedgerBuilder, row
@@ -44,7 +44,7 @@ def test_csv_has_left_out_rows_in_a_file_of_their_own(tmp_path):
     listed = write_manifest(tmp_path / "trial.yaml", pairs(3), name="nightly")
     ours = list(manifest.rows(manifest.load(listed)))
     ledger = LedgerBuilder(3, manifest=str(listed)).begin()
-    ledger.lines.append(codec.encode_skip("night-1", BEGAN, Skip.UNCHANGED, ours[:1]))
+    ledger.lines.append(records.encode_skip("night-1", BEGAN, Skip.UNCHANGED, ours[:1]))
     ledger.intend(*ours[1:2]).result(ours[1]).end()
     _, found = written(tmp_path, ledger)
     assert [(line["resource"], line["status"]) for line in found["left_out"]] == [("O1", "unchanged")]

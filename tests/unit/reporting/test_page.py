@@ -4,7 +4,7 @@ import base64
 import json
 import zlib
 
-from batch_snapshot.ledger import codec
+from batch_snapshot.ledger import records
 from batch_snapshot.models import Skip
 from batch_snapshot.reporting import html, report
 from batch_snapshot.reporting import page as report_page
@@ -17,7 +17,7 @@ from tests.support.reports import NOW, A, B, C, D
 
 def test_page_shows_rows_that_were_left_out(tmp_path):
     ledger = LedgerBuilder(2).begin()
-    ledger.lines.append(codec.encode_skip("night-1", BEGAN, Skip.UNCHANGED, [A]))
+    ledger.lines.append(records.encode_skip("night-1", BEGAN, Skip.UNCHANGED, [A]))
     data = report.load(ledger.intend(B).result(B).end().write(tmp_path / "l.ndjson"))
     report_page.write(data, tmp_path / "page.html", NOW)
     page = (tmp_path / "page.html").read_text("utf-8")

@@ -9,7 +9,7 @@ import trio
 from batch_snapshot import paths
 from batch_snapshot.clock import utc_now
 from batch_snapshot.engine.limits import AccountForecast, AccountLimits
-from batch_snapshot.ledger import codec, locks
+from batch_snapshot.ledger import locks, records
 from batch_snapshot.models import Account, Quota, Status
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.forecast import Forecast
@@ -64,7 +64,7 @@ def test_pause_is_seen_until_it_ends_with_the_invocation_or_before(tmp_path):
             if action is None:
                 ledger.begin(at=60)  # the paused invocation has crashed
             else:
-                ledger.lines.append(codec.encode_control(RUN_ID, NOW, action, by=0))
+                ledger.lines.append(records.encode_control(RUN_ID, NOW, action, by=0))
             ledger.write(path)
             seen.append("<b>Paused</b>" in view.read()[1]["now"])
     assert seen == [False, True, True, False, True, False]
@@ -85,7 +85,7 @@ def test_rate_that_control_has_declared_is_the_allowed_one_until_the_invocation_
         seen.append(look())
         odd = ({"value": "x"}, {"value": 1e999}, {"value": True}, {"value": 2, "account": ["acme"]})
         for more in ({"value": 2.5, "account": "acme"}, {"value": 10.0}, *odd):
-            ledger.lines.append(codec.encode_control(RUN_ID, NOW, "rate", **more))
+            ledger.lines.append(records.encode_control(RUN_ID, NOW, "rate", **more))
             seen.append(look())
         ledger.begin(at=60, accounts=quotas).intend(row(2), at=60).result(row(2), at=60)
         seen.append(look())

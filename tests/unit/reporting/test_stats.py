@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_snapshot.ledger import codec, history, reader
+from batch_snapshot.ledger import history, reader, records
 from batch_snapshot.ledger.records import Record
 from batch_snapshot.models import ErrorKind, Status
 from batch_snapshot.reporting import entries
@@ -31,7 +31,7 @@ def test_run_stats_agree_with_the_history_of_the_ledger(before, sent):
     ]
     for each in recorded:
         seen.add(each)
-    written: list[Record | None] = [codec.decode(codec.encode_result(RUN_ID, each)) for each in recorded]
+    written: list[Record | None] = [records.decode(records.encode_result(RUN_ID, each)) for each in recorded]
     records: list[Record] = [line.record for line in lines_of(before)]
     records.append(header())
     records.extend(record for record in written if record)

@@ -8,7 +8,7 @@ import pytest
 
 from batch_snapshot import paths
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.ledger import codec, locks
+from batch_snapshot.ledger import locks, records
 from batch_snapshot.ledger.history import FailureGroup
 from batch_snapshot.ledger.records import End
 from batch_snapshot.ledger.writer import Ledger
@@ -27,14 +27,14 @@ def path(tmp_path):
 def write(path: Path, *outcomes: Outcome, end: str | None = "completed", manifest: str | None = "m.yaml"):
     """A ledger whose one invocation intended all rows of the pool."""
     with Ledger(path) as ledger:
-        ledger.append(codec.encode_run(header(manifest=manifest), "0"))
+        ledger.append(records.encode_run(header(manifest=manifest), "0"))
         ledger.append(
-            codec.encode_intent(START, [Request(row, client_token(RUN_ID, row, 0)) for row in POOL])
+            records.encode_intent(START, [Request(row, client_token(RUN_ID, row, 0)) for row in POOL])
         )
         for each in outcomes:
-            ledger.append(codec.encode_result(RUN_ID, each))
+            ledger.append(records.encode_result(RUN_ID, each))
         if end:
-            ledger.append(codec.encode_end(RUN_ID, End(end, {}, START + timedelta(seconds=90))))
+            ledger.append(records.encode_end(RUN_ID, End(end, {}, START + timedelta(seconds=90))))
 
 
 def commands(path: Path, *names: str) -> list[str]:
@@ -117,7 +117,7 @@ def test_status_without_a_manifest_path_has_no_next_steps(path):
 def test_command_whose_run_line_is_lost_is_left_out(path, action):
     write(path, *(outcome(row, Status.SUCCEEDED) for row in POOL))
     before, lines = read_status(path), path.read_bytes()
-    told = codec.encode_control(RUN_ID, START, action, value=2.0)
+    told = records.encode_control(RUN_ID, START, action, value=2.0)
     path.write_bytes(told + lines)
     assert read_status(path) == before
     path.write_bytes(told + lines.partition(b"\n")[2])

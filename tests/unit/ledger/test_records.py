@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.ledger import codec, reader
+from batch_snapshot.ledger import reader, records
 from batch_snapshot.ledger.records import Header, IntendedRow, Intent, Record, Result
 from batch_snapshot.models import Account, ErrorKind, Quota, Request, RowError, Status
 from batch_snapshot.text import timestamp
@@ -38,7 +38,7 @@ def to_ms(moment: datetime) -> datetime:
 
 
 def decoded(line: bytes) -> Record:
-    record = codec.decode(line)
+    record = records.decode(line)
     assert record is not None
     return record
 
@@ -53,7 +53,7 @@ def test_a_run_line_has_the_fields_of_the_contract():
 
 
 def test_an_intent_line_has_the_fields_of_the_contract():
-    line = codec.encode_intent(AT, [REQUEST, Request(ROW._replace(resource="O2"), "token-2", 3)])
+    line = records.encode_intent(AT, [REQUEST, Request(ROW._replace(resource="O2"), "token-2", 3)])
     assert line.decode() == (
         '{"type":"intent","at":"2026-03-01T12:00:00.123Z","rows":['
         '["token-0","main","Sandbox","eng-0123456789abcd","Opportunity","O1234567","OpportunitySummaryView",0],'
@@ -93,13 +93,13 @@ def test_an_end_line_has_the_fields_of_the_contract():
 
 
 def test_a_run_line_takes_more_fields_at_its_end():
-    line = codec.encode_run(HEADER, "0.1.0", vanished=3)
+    line = records.encode_run(HEADER, "0.1.0", vanished=3)
     assert line.endswith(b'"settings":{"concurrency":32},"vanished":3}\n')
-    assert codec.decode(line) == codec.decode(RUN_LINE)
+    assert records.decode(line) == records.decode(RUN_LINE)
 
 
 def test_only_a_reconciled_result_says_so():
-    line = codec.encode_result("night-1", replace(SUCCEEDED, reconciled=True))
+    line = records.encode_result("night-1", replace(SUCCEEDED, reconciled=True))
     assert line.endswith(b'Z","reconciled":true}\n')
     assert b"reconciled" not in RESULT_LINE
 
@@ -118,7 +118,7 @@ def assert_decodes_back(line: bytes, record: Record) -> None:
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     assert line.startswith(reader.LINE_HEAD)
-    assert codec.decode(line) == record
+    assert records.decode(line) == record
 
 
 @given(strategies.texts, strategies.outcomes())
@@ -135,16 +135,16 @@ def test_every_result_line_decodes_back(run_id, outcome):
         finished_at=to_ms(outcome.finished_at),
         run_id=run_id,
     )
-    assert_decodes_back(codec.encode_result(run_id, outcome), expected)
+    assert_decodes_back(records.encode_result(run_id, outcome), expected)
 
 
 @given(strategies.headers, strategies.ends, strategies.texts)
 @patient
 def test_every_run_line_and_end_line_decodes_back(header, end, text):
     opened = structs.replace(header, started_at=to_ms(header.started_at), version=text)
-    assert_decodes_back(codec.encode_run(header, text), opened)
+    assert_decodes_back(records.encode_run(header, text), opened)
     closed = structs.replace(end, finished_at=to_ms(end.finished_at), run_id=text)
-    assert_decodes_back(codec.encode_end(text, end), closed)
+    assert_decodes_back(records.encode_end(text, end), closed)
 
 
 @given(strategies.moments, st.lists(strategies.requests, max_size=5))
@@ -152,20 +152,20 @@ def test_every_run_line_and_end_line_decodes_back(header, end, text):
 def test_every_intent_line_decodes_back(at, requests):
     named = [(one.client_token, *one.row, one.generation) for one in requests]
     rows = tuple(IntendedRow(*row) for row in named)
-    assert_decodes_back(codec.encode_intent(at, requests), Intent(to_ms(at), rows))
+    assert_decodes_back(records.encode_intent(at, requests), Intent(to_ms(at), rows))
 
 
 def test_text_that_utf_8_cannot_hold_is_recorded_all_the_same():
     """The service may escape half a surrogate pair; a result that cannot be kept is a lost snapshot."""
     error = RowError(ErrorKind.UNKNOWN, "Odd", "half a pair: \ud83e", None, 400)
-    record = decoded(codec.encode_result("night-1", replace(FAILED, error=error)))
+    record = decoded(records.encode_result("night-1", replace(FAILED, error=error)))
     assert isinstance(record, Result)
     assert (record.row, record.status) == (ROW, Status.FAILED)
 
 
 def test_a_manifest_in_a_folder_whose_name_is_no_utf_8_can_be_run():
     name = os.fsdecode(b"/srv/caf\xe9/nightly.yaml")
-    record = decoded(codec.encode_run(structs.replace(HEADER, manifest=name), "0.1.0"))
+    record = decoded(records.encode_run(structs.replace(HEADER, manifest=name), "0.1.0"))
     assert isinstance(record, Header)
     assert (record.run_id, record.rows) == ("night-1", 2)
 
@@ -176,19 +176,21 @@ def test_a_manifest_in_a_folder_whose_name_is_no_utf_8_can_be_run():
 @given(strategies.accounts)
 @patient
 def test_a_run_line_keeps_all_that_retry_needs_of_an_account(account):
-    line = codec.encode_run(structs.replace(HEADER, accounts={"a": codec.encode_account(account)}), "0.1.0")
+    line = records.encode_run(
+        structs.replace(HEADER, accounts={"a": records.encode_account(account)}), "0.1.0"
+    )
     record = decoded(line)
     assert isinstance(record, Header)
-    assert codec.decode_account(account.name, record.accounts["a"]) == account
+    assert records.decode_account(account.name, record.accounts["a"]) == account
 
 
 def test_an_account_without_values_has_three_fields():
-    assert codec.encode_account(Account("a")) == {"role_arn": None, "profile": None, "region": None}
+    assert records.encode_account(Account("a")) == {"role_arn": None, "profile": None, "region": None}
 
 
 def test_an_account_of_a_later_version_is_read_without_what_is_not_known():
     fields = {"profile": "p", "novel": [1], "quota": {"per_day": 7, "per_moon": 1}}
-    assert codec.decode_account("a", fields) == Account("a", profile="p", quota=Quota(per_day=7))
+    assert records.decode_account("a", fields) == Account("a", profile="p", quota=Quota(per_day=7))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +198,7 @@ def test_an_account_of_a_later_version_is_read_without_what_is_not_known():
 )
 def test_an_account_of_wrong_types_is_refused(fields):
     with pytest.raises((TypeError, ValueError)):
-        codec.decode_account("a", fields)
+        records.decode_account("a", fields)
 
 
 # ---- what a reader refuses
@@ -273,7 +275,7 @@ def changed(line: bytes, **fields: object) -> bytes:
 )
 def test_a_malformed_record_is_refused_with_what_is_wrong(raw, what):
     with pytest.raises(LedgerError, match=what) as caught:
-        codec.decode(raw)
+        records.decode(raw)
     assert "\n" not in str(caught.value)
 
 
@@ -338,13 +340,13 @@ NOT_READ = {
 )
 def test_a_missing_field_is_named(line, field):
     with pytest.raises(LedgerError, match=f"`{field}`|without .*{field}"):
-        codec.decode(without(line, field))
+        records.decode(without(line, field))
 
 
 def test_a_type_of_a_later_version_is_no_record_and_no_error():
-    assert codec.decode(b'{"type":"beat","rows":"anything"}') is None
+    assert records.decode(b'{"type":"beat","rows":"anything"}') is None
 
 
 @pytest.mark.parametrize("line", LINES)
 def test_fields_of_a_later_version_are_ignored(line):
-    assert codec.decode(changed(line, novel={"a": [1]})) == codec.decode(line)
+    assert records.decode(changed(line, novel={"a": [1]})) == records.decode(line)
