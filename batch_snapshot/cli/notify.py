@@ -16,7 +16,7 @@ import anyio
 from batch_snapshot import endpoints, interrupts, models
 from batch_snapshot.cli import terminal
 from batch_snapshot.clock import utc_now
-from batch_snapshot.errors import BatchSnapshotError, InputError, file_error
+from batch_snapshot.errors import BatchSnapshotError, InputError, file_errors
 from batch_snapshot.notify import metrics, notice, sns, webhook
 from batch_snapshot.notify.notice import Notice
 from batch_snapshot.redaction import redacted, redacted_all
@@ -138,7 +138,7 @@ def metrics_file(path: Path | None) -> Path | None:
         raise InputError(f"{flag}: there is no folder {path.parent}: make it first")
     if path.exists() and not path.is_file():
         raise InputError(f"{flag}: is a folder or a device: name a file")
-    try:
+    with file_errors(flag, "name a file in a folder that you can write", InputError):
         if path.exists():
             with path.open("rb") as file:
                 if file.read(7) not in {b"", b"# HELP ", b"# TYPE "}:
@@ -147,7 +147,4 @@ def metrics_file(path: Path | None) -> Path | None:
         # As `metrics` does it: the file is written under a longer name, and then renamed.
         with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent):
             pass
-    except OSError as error:
-        elsewhere = "name a file in a folder that you can write"
-        raise InputError(file_error(flag, error, elsewhere)) from None
     return path

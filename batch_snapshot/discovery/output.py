@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TextIO
 from batch_snapshot import files
 from batch_snapshot.discovery.search import Discovery, FoundPair
 from batch_snapshot.engine.reader import Reader
-from batch_snapshot.errors import StorageError, file_error
+from batch_snapshot.errors import StorageError, file_errors
 from batch_snapshot.models import Row
 from batch_snapshot.operations import NOT_FOUND
 from batch_snapshot.text import plural
@@ -41,12 +41,10 @@ JOB_MARK = "# a snapshot job of AWS's takes care of it"
 
 @contextmanager
 def replaced(path: Path, mode: int | None = None) -> Iterator[TextIO]:
-    try:
+    with file_errors(path, "write elsewhere", StorageError):
         files.make_folder(path.parent)
         with files.atomic_write_text(path, mode) as file:
             yield file
-    except OSError as error:
-        raise StorageError(file_error(path, error, "write elsewhere")) from None
 
 
 def as_manifest(

@@ -21,7 +21,7 @@ from typing import IO, NamedTuple
 from msgspec.structs import replace
 
 from batch_snapshot import __version__, files, paths
-from batch_snapshot.errors import DamagedError, InputError, LedgerError, StorageError, file_error
+from batch_snapshot.errors import DamagedError, InputError, LedgerError, StorageError, file_errors
 from batch_snapshot.ledger import locks, reader, records
 from batch_snapshot.ledger.history import History
 from batch_snapshot.ledger.records import (
@@ -144,13 +144,11 @@ def repair(path: Path, now: datetime) -> Repaired:
             if (whole := reader.whole_history_of(path)).first:
                 lines = sum(1 for _ in reader.lines(path))
                 return Repaired(kept=lines, in_doubt=whole.counts()[Status.IN_DOUBT])
-        try:
-            with files.atomic_write(path, 0o600) as file:
-                done = _rewrite(path, file)
-                done.original = _keep_original(path)
-        except OSError as error:
-            elsewhere = "copy the ledger elsewhere and repair the copy"
-            raise StorageError(file_error(path, error, elsewhere, "cannot be repaired")) from None
+        elsewhere = "copy the ledger elsewhere and repair the copy"
+        failed = file_errors(path, elsewhere, StorageError, "cannot be repaired")
+        with failed, files.atomic_write(path, 0o600) as file:
+            done = _rewrite(path, file)
+            done.original = _keep_original(path)
         return done
 
 

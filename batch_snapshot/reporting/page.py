@@ -78,6 +78,11 @@ def sections(data: report.ReportData, now: datetime) -> dict[str, str]:
     a_day = {name: one.limit for name, known in limits.items() for one in known if one.seconds == DAY}
     hours: Counter[int] = sum(stats.hours.values(), Counter())
     per_day = sum(a_day.values()) if len(a_day) == len(quotas) else 0
+    allowed = [
+        None if each.rates else allowed_rate(data.watch.path, each.header) for each in stats.invocations
+    ]
+    if data.allowed_now and not stats.invocations[-1].rates:
+        allowed[-1] = allowed[-1] or data.allowed_now[0]
     left = data.frame.left if data.frame else None
     left = left if left is not None and left < LONGEST_LEFT else None
     module = html.template("sections.html").make_module(
@@ -91,7 +96,7 @@ def sections(data: report.ReportData, now: datetime) -> dict[str, str]:
             "accounts": _accounts(data),
             "calls": sum((each.calls for each in stats.invocations), Counter()),
             "throttled": sum((each.throttled for each in stats.invocations), Counter()),
-            "over_time": charts.over_time(stats.invocations, data.allowed or allowed_rates(data)),
+            "over_time": charts.over_time(stats.invocations, allowed),
             "latency": charts.latency(stats.latencies),
             "attempts": charts.attempts(stats.attempts),
             "failing": charts.failures_by_account(stats.failed_minutes) if len(data.accounts) > 1 else None,
@@ -134,13 +139,6 @@ def _windows(data: report.ReportData, now: datetime) -> list[tuple[str, str, int
         for window, used, opens_in in zip(known.windows, known.used, known.opens_in, strict=True)
     ]
     return sorted(found, key=lambda each: -each[2] / max(1, each[3]))
-
-
-def allowed_rates(data: report.ReportData) -> list[float | None]:
-    return [
-        allowed_rate(data.watch.path, each.header) if not each.rates else None
-        for each in data.watch.stats.invocations
-    ]
 
 
 def allowed_rate(path: Path, header: Header, changed: Mapping[str, float] | None = None) -> float | None:
@@ -295,17 +293,10 @@ class LedgerView:
             states["unattempted"] = max(0, number - states.total())
         left = {name: states["unattempted"] + states["in_doubt"] for name, states in accounts.items()}
         data = report.ReportData(watch, summary, watch.forecasts(left), accounts=accounts, groups=groups)
-        if not watch.running:
-            return data
-        data.frame = _with_end(watch.frame(), data.forecasts if self._rows else {})
-        changed = stats.invocations[-1].rates
-        declared = allowed_rate(self._path, watch.header, changed)
-        rate, why = _allowed_now(data.forecasts) or (declared or 0.0, "declared")
-        if rate:
-            # A pace may probe above the limit that it has learned.
-            data.allowed_now = (max(rate, data.frame.rate) if "learned" in why else rate, why)
-            if not changed:
-                data.allowed = [*allowed_rates(data)[:-1], declared or rate]
+        if watch.running:
+            data.frame = _with_end(watch.frame(), data.forecasts if self._rows else {})
+            declared = allowed_rate(self._path, watch.header, stats.invocations[-1].rates)
+            data.allowed_now = _allowed_now(data.forecasts) or ((declared, "declared") if declared else None)
         return data
 
 
@@ -324,7 +315,6 @@ def _rows_of_accounts(header: Header) -> Mapping[str, int]:
 
 def _with_end(frame: Frame, forecasts: Mapping[str, AccountForecast]) -> Frame:
     """The frame with the time that is left, waits for quota windows included, as far as rates are known."""
-    frame = replace(frame, last_error=redacted(frame.last_error or ""))
     if _allowed_now(forecasts) is None:
         return frame
     left = max(known.forecast.ends_in for known in forecasts.values())

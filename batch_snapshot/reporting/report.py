@@ -1,7 +1,7 @@
 """What a report is made of: a ledger and its manifest; and its CSV tables."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -65,8 +65,6 @@ class ReportData:
     groups: Mapping[FailureGroup, FailureMessages] = field(default_factory=dict)
     #: To the ledger before it.
     difference: Difference | None = None
-    #: Calls a second that each invocation was allowed (None: not known), if not as its run line says.
-    allowed: Sequence[float | None] = ()
     #: Of a run that goes on: its last minute, and the calls a second that are allowed now, and why.
     frame: Frame | None = None
     allowed_now: tuple[float, str] | None = None
