@@ -32,10 +32,10 @@ def test_run_stats_agree_with_the_history_of_the_ledger(before, sent):
     for each in recorded:
         seen.add(each)
     written: list[Record | None] = [records.decode(records.encode_result(RUN_ID, each)) for each in recorded]
-    records: list[Record] = [line.record for line in lines_of(before)]
-    records.append(header())
-    records.extend(record for record in written if record)
-    found = history.fold(numbered(records), live=True)
+    whole: list[Record] = [line.record for line in lines_of(before)]
+    whole.append(header())
+    whole.extend(record for record in written if record)
+    found = history.fold(numbered(whole), live=True)
     assert seen.counts == count(found.counts(), len(POOL))
     assert seen.rows.failures == found.failures()
     for group, examples in seen.examples.items():
