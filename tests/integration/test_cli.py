@@ -4,8 +4,6 @@ import asyncio
 import platform
 import shlex
 import signal
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -323,19 +321,6 @@ async def test_a_second_run_is_refused_meanwhile_and_a_second_signal_drops_the_c
 
 
 # -- pipes and terminals -----------------------------------------------------------------------------
-
-
-def test_head_1_closes_the_pipe_without_a_message(place):
-    command = f"{shlex.quote(sys.executable)} -m batch_snapshot schema | head -1"
-    piped = subprocess.run(
-        ["/bin/sh", "-c", command],
-        cwd=place.folder,
-        env=place.env,
-        capture_output=True,
-        check=True,
-        timeout=10,
-    )
-    assert (piped.stdout, piped.stderr) == (b"{\n", b"")
 
 
 @pytest.mark.asyncio
