@@ -66,7 +66,7 @@ def printed(summary):
 async def assert_each_works(summary, monkeypatch):
     """Run each of them from the same state of the ledger; they go on with it under its run id."""
     commands = printed(summary)
-    before, state = content(summary.ledger), remembered()
+    before, state = Path(summary.ledger).read_bytes(), remembered()
     for command in commands:
         put_back(summary.ledger, before)
         restore(state)
@@ -75,16 +75,8 @@ async def assert_each_works(summary, monkeypatch):
     return commands
 
 
-def reported(ledger):
-    return report.load(Path(ledger)).summary
-
-
 def remembered():
     return {path: path.read_bytes() for path in Path("../state").rglob("*.unfinished")}
-
-
-def content(path):
-    return Path(path).read_bytes()
 
 
 def put_back(path, text):
@@ -144,7 +136,7 @@ async def test_every_next_command_works(monkeypatch, ending, way):
         commands = await assert_each_works(summary, monkeypatch)
         assert bool(commands) == (ending != "nothing to do")
         # What status and the report say, works as well; the same commands are not run again.
-        for shown in (status.read_status(Path(summary.ledger)), reported(summary.ledger)):
+        for shown in (status.read_status(Path(summary.ledger)), report.load(Path(summary.ledger)).summary):
             if not {*printed(shown)} <= {*commands}:
                 commands += await assert_each_works(shown, monkeypatch)
 
@@ -214,7 +206,7 @@ async def test_an_account_without_credentials_records_no_signer_and_no_unfinishe
             assert not of_type(Path(summary.ledger), "intent")
             for command in printed(summary):
                 assert (await typed(command, monkeypatch)).exit_code == 3
-            before = content(summary.ledger)
+            before = Path(summary.ledger).read_bytes()
             put_back(summary.ledger, None)
             assert (await typed(f"{line} --profile partner", monkeypatch)).exit_code == 0
             put_back(summary.ledger, before)

@@ -115,21 +115,6 @@ def profiles(folder: Path, **keys: str) -> None:
     os.environ["AWS_SHARED_CREDENTIALS_FILE"] = write_profiles(folder / "credentials", **keys)
 
 
-def written() -> bytes:
-    """The ledger as it is."""
-    return LEDGER.read_bytes()
-
-
-def mode() -> int:
-    """Who may read and write it."""
-    return LEDGER.stat().st_mode & 0o777
-
-
-def write(content: bytes) -> None:
-    """Leave the ledger in some other state."""
-    LEDGER.write_bytes(content)
-
-
 class Arrival(NamedTuple):
     """A create call as the service saw it."""
 
@@ -278,11 +263,11 @@ async def test_a_complete_ledger_is_left_alone_and_the_way_to_a_new_run_is_told(
     write_manifest(MANIFEST, rows)
     async with serve() as (url, simulator):
         await run(url)
-        before, calls = written(), simulator.calls.copy()
+        before, calls = LEDGER.read_bytes(), simulator.calls.copy()
         again = await run(url)
         assert (again.exit_code, again.calls, again.counts) == (0, 0, (4, 0, 0, 0))
         assert any("--ledger" in warning for warning in again.warnings)
-        assert (written(), simulator.calls) == (before, calls)
+        assert (LEDGER.read_bytes(), simulator.calls) == (before, calls)
         anew = await run(url, ledger="second.ndjson")
         assert (anew.exit_code, anew.calls) == (0, 4)
         assert anew.run_id != again.run_id
@@ -447,7 +432,7 @@ async def test_a_ledger_of_something_else_is_refused_and_nothing_is_called(place
     profiles(place, other="AKIAOTHER00000000000")
     async with serve() as (url, simulator), serve() as (elsewhere, other):
         await run(url)
-        before, calls = written(), simulator.calls.copy()
+        before, calls = LEDGER.read_bytes(), simulator.calls.copy()
         write_manifest(MANIFEST, pairs(4))
         renamed = write_manifest(Path("renamed.yaml"), pairs(4), name="renamed")
         with pytest.raises(LedgerError, match="belongs to manifest 'trial'"):
@@ -467,7 +452,7 @@ async def test_a_ledger_of_something_else_is_refused_and_nothing_is_called(place
         with pytest.raises(LedgerError, match="has run id"):
             await retry(url, run_id="another")
         assert LedgerError.exit_code == 2
-        assert written() == before
+        assert LEDGER.read_bytes() == before
         assert simulator.calls == calls
         assert not other.calls
 
@@ -489,7 +474,7 @@ async def test_the_ledger_tells_what_the_contract_promises(place):
         before = time.time()
         summary = await batch_snapshot.run(MANIFEST, options(url))
     (head,), (intent,), lines, (end,) = (of_type(LEDGER, t) for t in ("run", "intent", "result", "end"))
-    assert mode() == 0o600
+    assert LEDGER.stat().st_mode & 0o777 == 0o600
     assert (head["schema"], head["command"], head["name"], head["rows"]) == (1, "run", "trial", 3)
     assert (head["endpoint"], head["run_id"], head["manifest"]) == (
         url,
@@ -518,7 +503,7 @@ async def test_the_ledger_tells_what_the_contract_promises(place):
         assert before - 0.001 <= times[0] <= times[1] <= times[2] <= time.time()
         assert intent["at"] <= line["first_sent_at"]
     assert (end["outcome"], end["counts"]) == ("completed", summary.counts._asdict())
-    assert b"secret-of-the-example" not in written()
+    assert b"secret-of-the-example" not in LEDGER.read_bytes()
 
 
 async def test_a_line_that_is_written_while_another_is_synced_is_no_damage(place):

@@ -21,8 +21,6 @@ from tests.integration.test_nights import (
     night,
     options,
     spent,
-    text_of,
-    write,
 )
 from tests.support.service_models import data_path
 from tests.support.simulator_client import Service
@@ -172,28 +170,28 @@ async def test_the_only_list_that_is_wanted_must_be_allowed(newer):
 
 
 async def test_no_pair_is_marked_as_gone_while_a_list_is_refused(newer):
-    write(FOUND, MINE)
+    FOUND.write_text(MINE, "utf-8")
     async with serve(WORLD) as (url, _):
         await discover.update(FOUND, ALL, options(url), environment())
-        text = text_of(FOUND)
+        text = FOUND.read_text("utf-8")
         gone = "  - {engagement: eng-00000000000001, resource: O5}"
-        write(FOUND, f"{text}{gone}\n")
+        FOUND.write_text(f"{text}{gone}\n", "utf-8")
         done = await discover.update(FOUND, ALL, options(url), environment())
         assert (done.added, done.gone) == (0, 1)
-        marked = text_of(FOUND)
+        marked = FOUND.read_text("utf-8")
     denied = replace(WORLD, denied=frozenset({ACCEPTING}))
     async with serve(denied) as (url, _):
         done = await discover.update(FOUND, ALL, options(url), environment())
-        assert (done.added, done.gone, text_of(FOUND)) == (0, 0, marked)
+        assert (done.added, done.gone, FOUND.read_text("utf-8")) == (0, 0, marked)
         assert "nothing marked, because a list was refused" in output.as_text(done, updated=True)
-        write(FOUND, f"{text}{gone}\n")
+        FOUND.write_text(f"{text}{gone}\n", "utf-8")
         await discover.update(FOUND, ALL, options(url), environment())
-        assert text_of(FOUND) == f"{text}{gone}\n"
+        assert FOUND.read_text("utf-8") == f"{text}{gone}\n"
 
 
 async def test_a_run_goes_on_without_a_denied_list_and_warns(newer):
     path = Path("live.yaml")
-    write(path, "version: 1\nname: live\ndefaults: {catalog: Sandbox}\ndiscover: {}\n")
+    path.write_text("version: 1\nname: live\ndefaults: {catalog: Sandbox}\ndiscover: {}\n", "utf-8")
     async with serve(replace(WORLD, denied=frozenset({INVITATIONS}))) as (url, _):
         summary = await night(url, 1, path)
         assert (summary.exit_code, summary.counts.succeeded) == (0, 62)

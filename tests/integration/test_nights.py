@@ -58,22 +58,6 @@ async def discovered(url: str, output: Path = FOUND, search: Filters = ALL, **gi
     return await discover.discover(output, search, options(url), environment(), **given)
 
 
-def text_of(path: Path) -> str:
-    return path.read_text("utf-8")
-
-
-def write(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8")
-
-
-def remove(path: Path) -> None:
-    path.unlink()
-
-
-def mode_of(path: Path) -> int:
-    return path.stat().st_mode & 0o777
-
-
 def names() -> set[str]:
     """The files of the working folder."""
     return {path.name for path in Path().iterdir()}
@@ -149,7 +133,7 @@ async def test_pairs_with_and_without_a_snapshot_are_found_in_one_order_and_run(
         found = await discovered(url)
         assert (found.counts.pairs, found.counts.engagements) == (61, 21)
         assert found.counts.listed == found.counts.taken == {"tasks": 60, "associations": 2, "invitations": 0}
-        text = text_of(FOUND)
+        text = FOUND.read_text("utf-8")
         assert text.index("O1000004") < text.index("O1000005") < text.index("eng-0123456789abcd")
         assert found.counts.active_jobs == text.count("# a snapshot job") == 30
         listed = manifest.load(FOUND)
@@ -157,7 +141,7 @@ async def test_pairs_with_and_without_a_snapshot_are_found_in_one_order_and_run(
         assert "found.yaml.partial" not in names()
 
         by_line = await discovered(url, Path("again.ndjson"), skip_active=True)
-        lines = [json.loads(line) for line in text_of(Path("again.ndjson")).splitlines()]
+        lines = [json.loads(line) for line in Path("again.ndjson").read_text("utf-8").splitlines()]
         assert (by_line.counts.pairs, len(lines)) == (61, 31)
         with pytest.raises(InputError, match="already exists"):
             await discovered(url)
@@ -253,16 +237,16 @@ async def test_pages_whose_tokens_were_forgotten_are_read_from_the_start(pages_o
 
 async def test_a_manifest_is_brought_up_to_date_and_keeps_its_comments():
     async with serve(SMALL) as (url, _):
-        write(
-            FOUND,
+        FOUND.write_text(
             "# Mine.\nversion: 1\nname: mine\ndefaults: {catalog: Sandbox}\npairs:\n"
             "  - engagement: eng-00000000000001\n    resources: [O1000001, O5]  # two\n"
             "  - {engagement: eng-00000000000002, resource: O6}\n"
             "# The end of them.\n",
+            "utf-8",
         )
         done = await discover.update(FOUND, ALL, options(url), environment())
         assert (done.added, done.gone) == (59, 2)
-        text = text_of(FOUND)
+        text = FOUND.read_text("utf-8")
         lines = text.splitlines()
         assert lines[0] == "# Mine."
         assert re.fullmatch(
@@ -273,12 +257,12 @@ async def test_a_manifest_is_brought_up_to_date_and_keeps_its_comments():
         assert manifest.load(FOUND).rows == 62
         again = await discover.update(FOUND, ALL, options(url), environment())
         assert (again.added, again.gone) == (0, 2)
-        assert text_of(FOUND) == text
+        assert FOUND.read_text("utf-8") == text
 
-        write(
-            FOUND,
+        FOUND.write_text(
             "version: 1\nname: mine\ndefaults: {catalog: Sandbox}\n"
             "pairs: [{engagement: eng-00000000000001, resource: O1}]\n",
+            "utf-8",
         )
         with pytest.raises(InputError, match=r"found.yaml:4: its pairs stand in \[brackets\]"):
             await discover.update(FOUND, ALL, options(url), environment())
@@ -287,13 +271,13 @@ async def test_a_manifest_is_brought_up_to_date_and_keeps_its_comments():
 async def test_pairs_of_a_file_with_columns_of_its_own_are_known_and_the_file_is_left_alone():
     async with serve(SMALL) as (url, _):
         export = "Stage;Eng Id;Opp\nWon;eng-00000000000001;O1000001\n"
-        write(Path("crm.csv"), export)
+        Path("crm.csv").write_text(export, "utf-8")
         include = 'include: [{file: crm.csv, columns: {engagement: "Eng Id", resource: Opp}}]'
-        write(FOUND, f"version: 1\nname: mine\ndefaults: {{catalog: Sandbox}}\n{include}\n")
+        FOUND.write_text(f"version: 1\nname: mine\ndefaults: {{catalog: Sandbox}}\n{include}\n", "utf-8")
         done = await discover.update(FOUND, ALL, options(url), environment())
         assert (done.added, manifest.load(FOUND).rows) == (59, 60)
-        assert include in text_of(FOUND)
-        assert text_of(Path("crm.csv")) == export
+        assert include in FOUND.read_text("utf-8")
+        assert Path("crm.csv").read_text("utf-8") == export
 
 
 async def test_botocores_paginators_walk_to_the_same_lists():
@@ -306,7 +290,7 @@ async def test_botocores_paginators_walk_to_the_same_lists():
         pairs = {(one["EngagementId"], one["OpportunityId"]) for page in tasks for one in page}
         associations = await api.pages("list_engagement_resource_associations", 3, Catalog="Sandbox")
         pairs |= {(one["EngagementId"], one["ResourceId"]) for page in associations for one in page}
-        lines = map(json.loads, text_of(Path("all.ndjson")).splitlines())
+        lines = map(json.loads, Path("all.ndjson").read_text("utf-8").splitlines())
         assert {(line["engagement"], line["resource"]) for line in lines} == pairs
         assert len(pairs) == 67
 
@@ -326,15 +310,15 @@ pairs:
 
 async def test_discovered_pairs_are_kept_for_a_resume_and_searched_anew_the_next_night():
     path = Path("live.yaml")
-    write(path, LIVE)
+    path.write_text(LIVE, "utf-8")
     kept = Path("ledgers/night-1.ndjson.discovered.ndjson")
     async with serve(SMALL) as (url, simulator):
         first = await night(url, 1, path)
         # 20 are launched, one of which the manifest lists too.
         assert (first.exit_code, first.counts.total) == (0, 21)
         [head] = of_type(Path("ledgers/night-1.ndjson"), "run")
-        assert head["discovered_sha256"] == sha256(text_of(kept).encode()).hexdigest()
-        assert mode_of(kept) == 0o600
+        assert head["discovered_sha256"] == sha256(kept.read_text("utf-8").encode()).hexdigest()
+        assert kept.stat().st_mode & 0o777 == 0o600
         asked = simulator.calls["ListEngagementFromOpportunityTasks"]
 
     grown = SimulatorSettings(engagements=25, opportunities_per_engagement=3)
@@ -346,20 +330,20 @@ async def test_discovered_pairs_are_kept_for_a_resume_and_searched_anew_the_next
         second = await night(other, 2, path)
         assert (second.exit_code, second.counts.total) == (0, 26)
 
-    write(kept, text_of(kept)[:-1] + " \n")
+    kept.write_text(kept.read_text("utf-8")[:-1] + " \n", "utf-8")
     with pytest.raises(LedgerError, match="was changed"):
         await night(url, 1, path)
-    remove(kept)
+    kept.unlink()
     with pytest.raises(LedgerError, match="is missing"):
         await night(url, 1, path)
 
 
 async def test_each_account_is_searched_and_a_resume_keeps_all():
     path = Path("live.yaml")
-    write(
-        path,
+    path.write_text(
         "version: 1\nname: live\ndefaults: {catalog: Sandbox}\naccounts: {a: {}, b: {}}\ndiscover:\n"
         "- {account: a, stages: Launched}\n- {account: b, stages: [Committed]}\n",
+        "utf-8",
     )
     async with serve(SMALL) as (url, _):
         both = await night(url, 1, path)
@@ -373,11 +357,11 @@ async def test_each_account_is_searched_and_a_resume_keeps_all():
 
 async def test_rows_that_are_found_are_on_disk_before_the_first_call_and_a_crash_keeps_them():
     path = Path("live.yaml")
-    write(path, LIVE)
+    path.write_text(LIVE, "utf-8")
     async with serve(SMALL) as (url, simulator):
 
         def refuse(_: object) -> bool:
-            assert text_of(Path("ledgers/night-1.ndjson.discovered.ndjson"))
+            assert Path("ledgers/night-1.ndjson.discovered.ndjson").read_text("utf-8")
             assert not simulator.calls["CreateResourceSnapshot"]
             return False
 
@@ -556,8 +540,8 @@ async def test_missing_mismatched_extra_and_unreadable_snapshots_are_reported():
         assert [(one.checked, one.engagements, one.succeeded) for one in draws] == [(1, 1, 4)] * 2
         assert draws[0].findings == draws[1].findings
 
-    text = text_of(path).replace(names[3], "eng-denied0000000")
-    write(path, text)
+    text = path.read_text("utf-8").replace(names[3], "eng-denied0000000")
+    path.write_text(text, "utf-8")
     async with serve(SimulatorSettings(), port=int(url.rpartition(":")[2])) as (url, _):
         verification = await verified(url, 1)
         assert [one.what for one in verification.findings] == ["missing", "missing", "missing", "unreadable"]
@@ -590,7 +574,7 @@ async def test_diff_of_two_nights_names_what_changed():
         "revision_jumps": 1,
     }
     assert found.changes["revision_jumps"][0].row.engagement == "eng-00000000000001"
-    text = text_of(two)
+    text = two.read_text("utf-8")
     for before, after, kind in (
         ("succeeded", "failed", "newly_failing"),
         ("failed", "succeeded", "recovered"),
@@ -601,10 +585,10 @@ async def test_diff_of_two_nights_names_what_changed():
             )
             for line in text.splitlines()
         ]
-        write(Path("other.ndjson"), "\n".join([*lines, ""]))
+        Path("other.ndjson").write_text("\n".join([*lines, ""]), "utf-8")
         changed = diff(one, Path("other.ndjson"))
         assert changed.counts[kind], kind
         assert changed.exit_code == (kind == "newly_failing")
-    write(two, text.splitlines()[-1] + "\n")
+    two.write_text(text.splitlines()[-1] + "\n", "utf-8")
     with pytest.raises(LedgerError, match="it does not begin with a run line"):
         diff(one, two)

@@ -43,14 +43,6 @@ def options(url, **more):
     return Options(endpoint_url=url, rate=1000.0, **more)
 
 
-def content():
-    return LEDGER.read_text("utf-8")
-
-
-def write(text):
-    LEDGER.write_text(text, "utf-8")
-
-
 def rows_of(account, rows):
     return [{**row, "account": account} for row in rows] if account else rows
 
@@ -83,7 +75,7 @@ async def test_rows_under_a_new_name_of_the_same_signer_are_refused(before, afte
     write_manifest(MANIFEST, rows_of(old, rows), accounts=before)
     async with serve() as (url, simulator):
         assert (await run.run(MANIFEST, options(url, engine=CUT_SHORT))).exit_code == 3
-        text, first = content(), made(simulator)
+        text, first = LEDGER.read_text("utf-8"), made(simulator)
         write_manifest(MANIFEST, rows_of(new, pairs(5)), accounts=after)
         if not same:
             done = await run.run(MANIFEST, options(url))
@@ -94,7 +86,7 @@ async def test_rows_under_a_new_name_of_the_same_signer_are_refused(before, afte
         ) as caught:
             await run.run(MANIFEST, options(url))
         assert caught.value.exit_code == 2
-        assert (content(), made(simulator)) == (text, first)
+        assert (LEDGER.read_text("utf-8"), made(simulator)) == (text, first)
         # As the message says: under the ledger's name it is resumed; with another ledger all is sent again.
         name = old or "default"
         write_manifest(MANIFEST, rows_of(name, pairs(5)), accounts=before or {"default": {}})
@@ -163,7 +155,7 @@ async def test_a_plan_warns_of_renamed_accounts_and_a_retry_is_refused():
         write_manifest(MANIFEST, rows_of("b", pairs(2)), accounts={"b": P})
         preview = run.dry_run(MANIFEST, options(url))
         assert any("under account 'a' and is to be sent under 'b'" in note for note in preview.notes)
-        text = content().replace('"a"', '"b"')
+        text = LEDGER.read_text("utf-8").replace('"a"', '"b"')
         [header] = of_type(LEDGER, "run")
         more = text.replace('"status":"succeeded"', '"status":"failed"').replace(
             '"error":null',
@@ -172,11 +164,11 @@ async def test_a_plan_warns_of_renamed_accounts_and_a_retry_is_refused():
         more = more.replace('"rows":2', '"rows":4').replace(
             '"succeeded":2,"failed":0', '"succeeded":2,"failed":2'
         )
-        write(content() + more)
+        LEDGER.write_text(LEDGER.read_text("utf-8") + more, "utf-8")
         assert header["accounts"]
-        lines = content().splitlines(keepends=True)
+        lines = LEDGER.read_text("utf-8").splitlines(keepends=True)
         merged = '"accounts":{"a":{"role_arn":null,"profile":"p","region":null},"b":{'
-        write("".join(line.replace('"accounts":{"b":{', merged) for line in lines))
+        LEDGER.write_text("".join(line.replace('"accounts":{"b":{', merged) for line in lines), "utf-8")
         before = made(simulator)
         preview = run.dry_retry(LEDGER, None, options(url))
         assert any("under account 'a'" in note for note in preview.notes)
@@ -233,7 +225,9 @@ async def test_the_account_number_from_sts_decides_whose_rows_they_are(tmp_path,
     async with serve() as (url, _):
         await run.run(MANIFEST, options(url))
     [named] = {line["signer"] for line in of_type(LEDGER, "intent")}
-    write(content().replace(named, "aws:111111111111").replace(url, "aws"))
+    LEDGER.write_text(
+        LEDGER.read_text("utf-8").replace(named, "aws:111111111111").replace(url, "aws"), "utf-8"
+    )
     write_manifest(MANIFEST, rows_of("b", pairs(2)), accounts=accounts)
     role = accounts["b"].get("role_arn", "::").split(":")
     found = {"b": f"aws:{role[4]}:us-east-1"} if len(role) > 4 else numbers
@@ -274,7 +268,9 @@ async def test_an_account_that_is_not_called_counts_as_its_recorded_signer(numbe
     async with serve() as (url, _):
         await run.run(MANIFEST, options(url))
     [named] = {line["signer"] for line in of_type(LEDGER, "intent")}
-    write(content().replace(named, "aws:111111111111").replace(url, "aws"))
+    LEDGER.write_text(
+        LEDGER.read_text("utf-8").replace(named, "aws:111111111111").replace(url, "aws"), "utf-8"
+    )
     write_manifest(MANIFEST, [*rows_of("a", pairs(2)), *rows_of("b", pairs(1))], accounts=accounts)
 
     async def identify(_):

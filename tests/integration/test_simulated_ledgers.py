@@ -36,18 +36,6 @@ def files(folder):
     return sorted(path.name for path in Path(folder).rglob("*") if path.is_file())
 
 
-def folders(folder):
-    return [path for path in Path(folder).glob("*") if path.is_dir()]
-
-
-def renamed(path, name):
-    return Path(path).rename(name)
-
-
-def written_by_hand(path, text):
-    Path(path).write_text(text, "utf-8")
-
-
 def endpoint(path):
     head = reader.head(Path(path))
     return head and head.endpoint
@@ -88,17 +76,17 @@ async def test_a_simulated_ledger_has_a_name_of_its_own(given, written):
 
 async def test_a_simulated_ledger_of_an_earlier_version_is_resumed_under_its_name():
     summary = await run.run(MANIFEST, Options(simulate=True, ledger="x.ndjson", **CUT_SHORT))
-    old = renamed(summary.ledger, "old.ndjson")
+    old = Path(summary.ledger).rename("old.ndjson")
     again = await run.run(MANIFEST, Options(simulate=True, ledger=str(old)))
     assert (again.ledger, again.run_id, again.exit_code) == ("old.ndjson", summary.run_id, 0)
     assert (await run.retry(old)).calls == 0
 
 
 async def test_a_file_that_is_no_ledger_is_refused_and_an_empty_one_left_alone():
-    written_by_hand("notes.ndjson", "notes\n")
+    Path("notes.ndjson").write_text("notes\n", "utf-8")
     with pytest.raises(LedgerError):
         await run.run(MANIFEST, Options(simulate=True, ledger="notes.ndjson"))
-    written_by_hand("empty.ndjson", "")
+    Path("empty.ndjson").write_text("", "utf-8")
     summary = await run.run(MANIFEST, Options(simulate=True, ledger="empty.ndjson"))
     assert summary.ledger == "empty.simulated.ndjson"
     assert endpoint("empty.ndjson") is None
@@ -139,7 +127,7 @@ async def test_retry_by_date_takes_the_real_ledger_and_with_simulate_the_simulat
             MANIFEST, Options(simulate=True, ledger="n-{date}.ndjson"), at(DAY + timedelta(days=3))
         )
         # As an earlier version named it.
-        renamed(simulated.ledger, "n-2026-03-09.ndjson")
+        Path(simulated.ledger).rename("n-2026-03-09.ndjson")
         again = await run.run(
             MANIFEST, Options(simulate=True, ledger="n-{date}.ndjson"), at(DAY + timedelta(days=4))
         )
@@ -165,7 +153,7 @@ async def test_a_simulated_run_leaves_nothing_in_any_state_folder(place, flags):
     assert (await run.run(MANIFEST, options)).counts.succeeded == 4
     assert (await run.retry(first.ledger, None, Options(**flags))).calls == 0
     assert files("state") == files("given") == files("tmp") == []
-    assert folders("tmp") == []
+    assert [path for path in Path("tmp").glob("*") if path.is_dir()] == []
 
 
 async def test_a_simulated_run_does_not_block_a_real_one():
@@ -198,7 +186,7 @@ async def test_a_kept_simulator_keeps_its_state_folder(place, given, folder):
     used = {name: one.used for name, one in run.dry_run(MANIFEST, options).outlooks.items()}
     assert used == {"main": (2,), "acme": (1,)}
     assert files("state") == []
-    assert folders("given") == ([Path(folder)] if given else [])
+    assert [path for path in Path("given").glob("*") if path.is_dir()] == ([Path(folder)] if given else [])
 
 
 async def test_a_temporary_state_folder_that_cannot_be_made_is_an_error(monkeypatch):
