@@ -76,8 +76,8 @@ async def test_help_and_version(place, call):
     libraries = (f"{one.__name__} {one.__version__}" for one in (aioboto3, aiobotocore, botocore))
     version = f"batch-snapshot {__version__}\n{', '.join([python, *libraries])}\n"
     assert call("--version") == call("-V") == (0, version, "")
-    # In a process of its own: click remembers how a command was asked for help first, if only by a test.
-    whole, run, again = call("-h"), await place.call("run", "-h"), call("help", "run")
+    # In processes of their own: click remembers how a command was first asked for help, by other tests, too.
+    whole, run, again = await together(place, ["-h"], ["run", "-h"], ["help", "run"])
     for done in (whole, run, again):
         assert (done.code, done.stderr, done.stdout[:7]) == (0, "", "Usage: ")
     assert all(f"\n  {command} " in whole.stdout for command in COMMANDS)
