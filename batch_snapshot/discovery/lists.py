@@ -6,7 +6,7 @@ engagement. An association is a pair that has at least one snapshot.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -157,18 +157,21 @@ class ListReader:
                 break
         return token is None
 
+    def _insert(self, into: str, rows: Iterable[Sequence[Any]], or_else: str = "") -> None:
+        """Store rows, which the number of the search begins."""
+        for row in rows:
+            self.db.execute(f"INSERT {into} VALUES (?{', ?' * len(row)}) {or_else}", (self.number, *row))  # noqa: S608 - names of our own
+
     def _store_ids(self, table: str, items: Items, fits: tuple[bool, ...] = ()) -> None:
-        ids = [(self.number, item.get("Id"), *fits) for item in items]
-        marks = ", ".join("??" + "?" * len(fits))
-        self.db.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", ids)  # noqa: S608 - names of our own
+        self._insert(f"OR REPLACE INTO {table}", [(item.get("Id"), *fits) for item in items])
 
     def _store_accepted(self, items: Items) -> None:
         accepted = [
-            (self.number, _id(item, "EngagementInvitationId"), item["OpportunityId"], item.get(_JOB))
+            (_id(item, "EngagementInvitationId"), item["OpportunityId"], item.get(_JOB))
             for item in items
             if item.get("OpportunityId")
         ]
-        self.db.executemany("INSERT OR REPLACE INTO accepted VALUES (?, ?, ?, ?)", accepted)
+        self._insert("OR REPLACE INTO accepted", accepted)
 
     def _store_invitations(self, items: Items) -> None:
         """Store what the tasks have accepted, as tasks that name the engagement too."""
@@ -183,11 +186,11 @@ class ListReader:
     def _store_tasks(self, items: Items, source: int = TASKS) -> None:
         self._store_pairs(items, "EngagementId", "OpportunityId", source)
         jobs = [
-            (self.number, item[_JOB], item.get("EngagementId"), item.get("OpportunityId"))
+            (item[_JOB], item.get("EngagementId"), item.get("OpportunityId"))
             for item in items
             if item.get(_JOB)
         ]
-        self.db.executemany("INSERT OR IGNORE INTO jobs VALUES (?, ?, ?, ?, NULL, 0)", jobs)
+        self._insert("OR IGNORE INTO jobs", [(*job, None, 0) for job in jobs])
 
     def _store_associations(self, items: Items) -> None:
         wanted = [item for item in items if item.get("ResourceType") == self.filters.resource_type]
@@ -196,17 +199,15 @@ class ListReader:
     def _store_pairs(self, items: Items, engagement: str, resource: str, source: int) -> None:
         """Store pairs; a task that still runs names no engagement, and an invalid item no id."""
         pairs = [(item.get(engagement) or "", item.get(resource) or "") for item in items]
-        shapes = [row_input()[name].regex for name in ("engagement", "resource")]
-        whole = [
-            (self.number, *pair, source)
-            for pair in pairs
-            if all(shape.fullmatch(text) for shape, text in zip(shapes, pair, strict=True))
-        ]
-        self.db.executemany(
-            "INSERT INTO pairs VALUES (?, ?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET sources = sources | excluded.sources",
-            whole,
+        is_engagement, is_resource = (
+            row_input()[name].regex.fullmatch for name in ("engagement", "resource")
         )
+        whole = [(*pair, source) for pair in pairs if is_engagement(pair[0]) and is_resource(pair[1])]
+        self._insert("INTO pairs", whole, "ON CONFLICT DO UPDATE SET sources = sources | excluded.sources")
+
+    def _store_running_jobs(self, items: Items) -> None:
+        jobs = [(item.get("Id"), item.get("EngagementId"), None, None, 1) for item in items]
+        self._insert("INTO jobs", jobs, "ON CONFLICT DO UPDATE SET running = 1")
 
     async def _read_contexts(self) -> None:
         known = inputs("ListEngagements").get("ContextTypes", ())
@@ -257,13 +258,6 @@ class ListReader:
             self.on_progress(f"GetEngagement: {done:,} of {len(names):,}")
 
         await map_concurrently(names, read_one)
-
-    def _store_running_jobs(self, items: Items) -> None:
-        for item in items:
-            self.db.execute(
-                "INSERT INTO jobs VALUES (?, ?, ?, NULL, NULL, 1) ON CONFLICT DO UPDATE SET running = 1",
-                (self.number, item.get("Id"), item.get("EngagementId")),
-            )
 
     async def _read_jobs(self) -> None:
         """Read each running job of a found engagement that no task has named a pair for."""

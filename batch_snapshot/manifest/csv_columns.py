@@ -72,21 +72,18 @@ class Columns:
 
     def entry(self, cells: list[str], line: int, report: Report) -> Fields | None:
         """A row as an entry; None: it is blank, or a problem was reported."""
-        nodes: dict[str, Node] = {}
-        for position, key in self.keys.items():
-            text = cleaned(cells[position]) if position < len(cells) else ""
-            if not text:
-                continue
-            if key == "resources":
-                nodes[key] = Items([Scalar(one, line) for one in _BETWEEN.split(text) if one], line)
-            else:
-                nodes[key] = Scalar(text, line)
-        if not nodes and not any(map(cleaned, cells)):
+        texts = {key: cleaned(cells[at]) for at, key in self.keys.items() if at < len(cells)}
+        if not any(texts.values()) and not any(map(cleaned, cells)):
             return None
-        wrong = None if len(cells) == len(self.names) and all(self.names) else self._misplaced(cells)
-        if wrong:
+        whole = len(cells) == len(self.names) and all(self.names)
+        if wrong := None if whole else self._misplaced(cells):
             report(line, wrong)
-        return None if wrong else Fields(nodes, line)
+            return None
+        nodes: dict[str, Node] = {key: Scalar(text, line) for key, text in texts.items() if text}
+        if "resources" in nodes:
+            ids = filter(None, _BETWEEN.split(texts["resources"]))
+            nodes["resources"] = Items([Scalar(one, line) for one in ids], line)
+        return Fields(nodes, line)
 
     def _misplaced(self, cells: list[str]) -> str | None:
         count = f"{plural(len(cells), 'cell')} under a header of {len(self.names)}"
@@ -99,25 +96,26 @@ class Columns:
         for position, (name, cell) in enumerate(zip_longest(self.names[: len(cells)], cells)):
             if not name and cleaned(cell):
                 where = f"cell {position + 1}, {quoted_ascii(cell)}, is under a column without a name"
-                ids = " (several ids of a row need quotes around them)" if "resources" in self._held else ""
+                ids = (
+                    " (several ids of a row need quotes around them)"
+                    if "resources" in self.keys.values()
+                    else ""
+                )
                 return f"{count}: {where}: remove it, or name its column in the header{ids}"
         return None
-
-    @property
-    def _held(self) -> set[str]:
-        return set(self.keys.values())
 
     @property
     def by(self) -> str:
         return SEPARATORS.get(self.separator, quoted_ascii(self.separator))
 
     def wrong(self, columns: Names) -> str | None:
+        held = [*self.keys.values()]
         for key, name in columns.items():
-            if name is not None and key not in self._held:
+            if name is not None and key not in held:
                 return f"column {quoted_ascii(name)}, which columns names for {key}, is {self._missing(name)}"
-        for key, others in (("engagement", set()), ("resource", {"resources"})):
-            if not self._held & {key, *others}:
-                or_ = " (or resources)" if others else ""
+        for key, other in (("engagement", ""), ("resource", "resources")):
+            if not {key, other}.intersection(held):
+                or_ = f" (or {other})" if other else ""
                 wanted = ", ".join(f'{one}: "…"' for one in ("engagement", "resource") if one not in columns)
                 return (
                     f"column {key}{or_} is {self._missing(key)}; needed are engagement, and resource or "
@@ -125,11 +123,10 @@ class Columns:
                 )
         if misspelt := self._misspelt(columns):
             return misspelt
-        for key in sorted(self._held):
-            if list(self.keys.values()).count(key) > 1:
-                name = columns.get(key) or key
-                column = name if name in _KEYS else quoted_ascii(name)
-                return f"column {column} stands in the header twice: remove one"
+        for key in sorted(key for key in _KEYS if held.count(key) > 1):
+            name = columns.get(key) or key
+            column = name if name in _KEYS else quoted_ascii(name)
+            return f"column {column} stands in the header twice: remove one"
         return None
 
     def _missing(self, name: str) -> str:
@@ -141,7 +138,7 @@ class Columns:
     def _misspelt(self, columns: Names) -> str | None:
         """A column that is most likely a misspelt key: ignoring it would give its rows other values."""
         for name in self._extra() if not columns else ():
-            for key in keys.names(keys.CONTEXT) - self._held:
+            for key in keys.names(keys.CONTEXT).difference(self.keys.values()):
                 if SequenceMatcher(None, _as_key(name), key).ratio() >= _ALIKE:
                     return (
                         f"column {quoted_ascii(name)} is unknown: did you mean {key}? Rename it, or write "
