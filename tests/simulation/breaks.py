@@ -152,19 +152,9 @@ def catch(one: Break) -> tuple[float, str]:
             )
         file.write_text(source.replace(one.old, one.new), "utf-8")
         began = time.monotonic()
-        command = [
-            sys.executable,
-            "-m",
-            "tests.simulation",
-            "--seeds",
-            "1000000",
-            "--seconds",
-            str(LONGEST),
-            "--jobs",
-            "2",
-        ]
+        words = f"-m tests.simulation --seeds 1000000 --seconds {LONGEST} --jobs 2 --no-shrink"
         done = subprocess.run(
-            [*command, "--no-shrink"],
+            [sys.executable, *words.split()],
             cwd=root,
             env={**os.environ, "PYTHONPATH": str(root)},
             capture_output=True,

@@ -183,11 +183,13 @@ class Windows:
         self.width = width or QuotaWindow("per_day", 10_000, DAY)
         self.in_flight, self.used, self.reserved = set(), 0, 0
         self.broken = set()
+        #: When a call was asked for, and how each reservation ended.
+        self.looks, self.ended = [], []
 
     def reserve(self):
-        if "reserve" in self.broken:
-            raise StorageError("the log of calls cannot be written")
+        self._fail_if_broken("reserve")
         at = anyio.current_time()
+        self.looks.append(at)
         if self.used + len(self.in_flight) >= self.limit and at < self.opens_at:
             return WindowFull(self.width, self.opens_at - at)
         self.reserved += 1
@@ -199,10 +201,15 @@ class Windows:
         return 0 if full else max(1, self.limit - self.used - len(self.in_flight))
 
     def finish(self, reservation):
-        if "finish" in self.broken:
-            raise StorageError("the log of calls cannot be written")
+        self._fail_if_broken("finish")
         self.in_flight.remove(reservation)
+        self.ended.append(("finish", reservation))
         self.used += 1
 
     def cancel(self, reservation):
         self.in_flight.remove(reservation)
+        self.ended.append(("cancel", reservation))
+
+    def _fail_if_broken(self, what):
+        if what in self.broken:
+            raise StorageError("the log of calls cannot be written")

@@ -14,17 +14,9 @@ from batch_snapshot.jobs import identity_check
 from batch_snapshot.models import ApiError
 from tests.support.planned_jobs import run_job
 from tests.support.processes import pairs, write_manifest
+from tests.unit.manifest.test_duplicates import role, write
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-
-
-def role(number: int, **more: str) -> dict[str, str]:
-    return {"role_arn": f"arn:aws:iam::{number:012d}:role/Snapshot", **more}
-
-
-def write(folder, accounts, *, rows=None, name="m.yaml"):
-    shared = [*pairs(2, account="a"), *pairs(2, first=1, account="b")]
-    return write_manifest(folder / name, shared if rows is None else rows, accounts=accounts)
 
 
 def answered_by_sts(numbers):

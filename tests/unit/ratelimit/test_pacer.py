@@ -11,50 +11,10 @@ from batch_snapshot.errors import StorageError
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.pace import Pace, Phase
 from batch_snapshot.ratelimit.pacer import LocalPace, Pacer, WindowFullError
-from batch_snapshot.ratelimit.windows import DAY, QuotaWindow, WindowFull
+from batch_snapshot.ratelimit.windows import DAY
+from tests.support.engine_world import Windows
 
 pytestmark = pytest.mark.anyio
-
-DAILY = QuotaWindow("per_day", 3, DAY)
-
-
-class Windows:
-    """One window of `limit` calls, in memory; it opens at `opens_at` for all at once."""
-
-    def __init__(self, limit: float = inf, opens_at: float = inf) -> None:
-        self.limit, self.opens_at = limit, opens_at
-        self.reservations = 0
-        self.ended: list[tuple[str, int]] = []
-        self.looks: list[float] = []
-        self.error: StorageError | None = None
-
-    def reserve(self) -> int | WindowFull:
-        self._work()
-        now = anyio.current_time()
-        self.looks.append(now)
-        if self.reservations - self.cancelled >= self.limit and now < self.opens_at:
-            return WindowFull(DAILY, self.opens_at - now)
-        self.reservations += 1
-        return self.reservations
-
-    def free_calls(self) -> int:
-        raise NotImplementedError
-
-    def finish(self, reservation: int) -> None:
-        self._work()
-        self.ended.append(("finish", reservation))
-
-    def cancel(self, reservation: int) -> None:
-        self._work()
-        self.ended.append(("cancel", reservation))
-
-    @property
-    def cancelled(self) -> int:
-        return sum(what == "cancel" for what, _ in self.ended)
-
-    def _work(self) -> None:
-        if self.error:
-            raise self.error
 
 
 async def call(pacer: Pacer, seconds: float = 0.0) -> float:
@@ -118,7 +78,7 @@ async def test_a_permit_at_once_overtakes_no_waiter_and_waits_for_nothing():
         # The clock moves on, and the waiter has not run yet.
         pacer.now = lambda: anyio.current_time() + 1
         assert pacer.acquire_nowait() is None
-    assert windows.reservations == 2
+    assert windows.reserved == 2
     assert pacer.acquire_nowait() is None  # the window is full
     assert anyio.current_time() < 1000
 
@@ -245,7 +205,7 @@ async def test_starving_is_measured_by_the_pacers_clock():
 
 
 async def test_a_reservation_is_finished_if_its_call_left_and_cancelled_if_not():
-    windows = Windows()
+    windows = Windows(inf)
     pacer = Pacer(pace.declared(100), windows)
     with await pacer.acquire() as permit:
         permit.used()
@@ -287,14 +247,15 @@ async def test_the_pace_gets_the_outcome_of_a_call_once(outcome):
 
 
 async def test_a_full_window_is_an_error_at_once():
-    pacer = Pacer(pace.declared(100), Windows(limit=3, opens_at=7200))
+    windows = Windows(3, opens_at=7200)
+    pacer = Pacer(pace.declared(100), windows)
     for _ in range(3):
         await call(pacer)
     before = pacer.pace
     with pytest.raises(WindowFullError) as caught:
         await pacer.acquire()
     assert anyio.current_time() < 1
-    assert caught.value.spent.window == DAILY
+    assert caught.value.spent.window == windows.width
     assert caught.value.spent.opens_in == pytest.approx(7200, abs=1)
     assert pacer.pace == before
 
@@ -314,7 +275,7 @@ async def test_a_full_window_is_waited_for_if_asked():
         await anyio.sleep(100.5)
         assert pacer.waiting is not None
         spent, until = pacer.waiting
-        assert spent.window == DAILY
+        assert spent.window == windows.width
         assert until == pytest.approx(7200.4)
     assert left[2] < 1
     assert left[3:] == [pytest.approx(7200.4, abs=0.1)] * 2
@@ -351,13 +312,13 @@ async def test_a_waiter_cancelled_while_a_window_is_full_reserves_nothing():
     with anyio.move_on_after(10):
         await pacer.acquire()
     assert pacer.waiting is None
-    assert windows.reservations == 1
+    assert windows.reserved == 1
     assert pacer.pace.in_flight == 0
 
 
 async def test_a_call_is_reserved_only_when_it_can_leave():
     """A call that only waits for the rate reserves nothing."""
-    windows = Windows()
+    windows = Windows(inf)
     pacer = Pacer(pace.declared(0.1), windows)
     await call(pacer)
     with anyio.move_on_after(5):
@@ -372,7 +333,7 @@ async def test_a_call_is_reserved_only_when_it_can_leave():
 @pytest.mark.parametrize("start", [pace.declared(0.5), Pace()], ids=["follow", "search"])
 async def test_a_failed_log_keeps_the_outcome_of_a_call_and_stops_the_next(start):
     """The outcome of the call is recorded, but the next permit is refused."""
-    windows = Windows()
+    windows = Windows(inf)
     pacer = Pacer(start, windows)
     refused = []
 
@@ -387,14 +348,14 @@ async def test_a_failed_log_keeps_the_outcome_of_a_call_and_stops_the_next(start
             permit.used()
             group.start_soon(second)
             await anyio.sleep(0.1)
-            windows.error = error = StorageError("disk full")
+            windows.broken |= {"reserve", "finish"}
             permit.answered()
         # Even if there is room again, the uncounted call is missing.
-        windows.error = None
-    assert refused == [error]
-    assert windows.reservations == 1
-    with pytest.raises(StorageError, match="disk full"):
+        windows.broken.clear()
+    assert len(refused) == windows.reserved == 1
+    with pytest.raises(StorageError) as again:
         await pacer.acquire()
+    assert again.value is refused[0]
 
 
 class Torn(LocalPace):
@@ -455,7 +416,7 @@ class Crowded(LocalPace):
 
 
 async def test_a_turn_that_another_process_took_is_waited_for_again():
-    windows = Windows()
+    windows = Windows(inf)
     pacer = Pacer(pace.declared(1), windows)
     pacer.store = Crowded(pacer.pace, others=2)
     left = await call(pacer)
