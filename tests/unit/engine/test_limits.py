@@ -20,6 +20,7 @@ from batch_snapshot.engine.limits import (
     PUBLISHED_RATE,
     AccountForecast,
     AccountLimits,
+    ConcurrencyLimit,
     SharedPace,
     WindowMeter,
 )
@@ -741,3 +742,34 @@ def test_a_backfill_over_days_uses_its_whole_quota_and_never_exceeds_it(log_in_m
 
     backfill.judge(seconds_taken(body), dropped=5)
     assert len(backfill.calls) > backfill.rows, "no kill met a call in flight"
+
+
+# -- calls in flight: each account has its share of them, whichever engine calls for it
+
+
+def test_the_share_of_an_account_is_rounded_up():
+    limit = ConcurrencyLimit(32)
+    assert limit.share(1) == 32
+    assert limit.share(3) == 11
+    assert limit.share(100) == 1
+
+
+def test_accounts_of_other_engines_have_their_share_kept():
+    limit = ConcurrencyLimit(32)
+    limit.expected = 8
+    assert limit.share(1) == 4
+    limit.expected = 1
+    assert limit.share(1) == 32
+
+
+@pytest.mark.anyio
+async def test_no_more_calls_are_in_flight_than_the_limit():
+    limit = ConcurrencyLimit(2)
+    assert limit.take_nowait()
+    assert limit.take_nowait()
+    assert not limit.take_nowait()
+    with anyio.move_on_after(0) as waited:
+        await limit.take()
+    assert waited.cancelled_caught
+    limit.give_back()
+    await limit.take()

@@ -5,18 +5,22 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
 
 from batch_snapshot import paths
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.ledger import locks, records
-from batch_snapshot.ledger.history import FailureGroup
+from batch_snapshot.ledger import history, locks, reader, records
+from batch_snapshot.ledger.history import FailureGroup, failure_group
 from batch_snapshot.ledger.records import End
 from batch_snapshot.ledger.writer import Ledger
 from batch_snapshot.models import ErrorKind, Outcome, Request, Status, client_token
-from batch_snapshot.reporting.status import read_status
+from batch_snapshot.reporting import status
+from batch_snapshot.reporting.entries import CRASH_MESSAGE
+from batch_snapshot.reporting.status import find_examples, read_status
 from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary
-from tests.support.reports import outcome
-from tests.support.strategies import POOL, RUN_ID, START, header
+from tests.support.ledgers import LedgerBuilder
+from tests.support.reports import DENIED, A, B, C, D, ledgers, outcome
+from tests.support.strategies import POOL, RUN_ID, START, header, patient
 
 
 @pytest.fixture
@@ -133,3 +137,39 @@ def test_status_of_a_file_without_run_line_is_refused(path, content):
         read_status(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert ("no such file" if content is None else "no run") in str(caught.value)
+
+
+# -- rows that failed, read again from a ledger
+
+
+@given(ledgers())
+@patient
+def test_each_group_has_as_many_examples_as_are_shown_or_exist(tmp_path_factory, ledger):
+    path = ledger.write(tmp_path_factory.getbasetemp() / "examples.ndjson")
+    past = history.fold(reader.lines(path))
+    groups = past.failures()
+    found = find_examples(path, past, groups)
+    assert {group: len(rows) for group, rows in found.items()} == {
+        group: min(2, number) for group, number in groups.items()
+    }
+    for group, rows in found.items():
+        assert {failure_group(past.unfinished[one.row.key]) for one in rows} == {group}
+        assert len({one.row for one in rows}) == len(rows)
+
+
+def test_rows_that_were_sent_again_are_no_examples(tmp_path):
+    ledger = LedgerBuilder(3).begin()
+    for row in (A, B, C):
+        ledger.result(row, Status.FAILED, message=f"not {row.resource}")
+    path = ledger.end().write(tmp_path / "l.ndjson")
+    past = history.fold(reader.lines(path))
+    found = find_examples(path, past, [DENIED], {A.key, C.key})
+    assert found == {DENIED: [(B, f"not {B.resource}")]}
+    path.unlink()
+    assert find_examples(path, past, [DENIED]) == {}
+
+
+def test_status_names_rows_that_a_crash_left_in_doubt(tmp_path):
+    ledger = LedgerBuilder(2).begin().intend(C, D).result(C)
+    summary = status.read_status(ledger.write(tmp_path / "l.ndjson"))
+    assert list(summary.examples.values()) == [[(D, CRASH_MESSAGE)]]
