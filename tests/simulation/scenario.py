@@ -5,18 +5,9 @@ from itertools import accumulate
 from random import Random
 
 FAULTS = (
-    "throttled",
-    "unreachable",
-    "broken before",
-    "broken after",
-    "lost before",
-    "lost after",
-    "late",
-    "denied",
-    "invalid",
-    "quota",
-    "expired",
-)
+    "throttled", "unreachable", "broken before", "broken after", "lost before", "lost after", "late",
+    "denied", "invalid", "quota", "expired",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

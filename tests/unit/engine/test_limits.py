@@ -3,7 +3,7 @@
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from math import inf
@@ -640,76 +640,6 @@ def test_ambient_credentials_are_told_apart_by_what_names_them(usage):
 
 # -- a backfill over days ------------------------------------------------------------------------------
 
-LATENCY = 0.2
-
-
-class Backfill:
-    """A service that notes every call, and rows to be sent by one run after the other."""
-
-    def __init__(self, path: Path, rows: int, a_day: int) -> None:
-        self.path, self.rows, self.a_day = path, rows, a_day
-        self.quota = Quota(per_second=1, per_day=a_day)
-        self.calls: list[float] = []
-        self.waiting, self.done = list(range(rows)), set[int]()
-
-    async def serve(self, row: int) -> None:
-        self.calls.append(anyio.current_time())
-        await anyio.sleep(LATENCY)
-        self.done.add(row)
-
-    async def until_done(self, usage: CallLog) -> None:
-        """A run as short as can be: a few workers at one pacer."""
-        rows = iter(self.waiting)
-        permits = Pacer(pace.declared(1), WindowMeter(usage, "k", windows(self.quota)), wait=True)
-
-        async def worker() -> None:
-            for row in rows:
-                with await permits.acquire() as permit:
-                    permit.used()
-                    await self.serve(row)
-                    permit.answered()
-
-        async with anyio.create_task_group() as group:
-            for _ in range(4):
-                group.start_soon(worker)
-
-    def opened(self) -> CallLog:
-        return CallLog(self.path, clock=lambda: 1e6 + trio.current_time())
-
-    async def run(self, seconds: float, *, killed: bool = False) -> None:
-        """One invocation of so many seconds; a killed one writes nothing more to the log."""
-        with self.opened() as usage, anyio.move_on_after(seconds) as scope:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self.until_done, usage)
-                if killed:
-                    await anyio.sleep(seconds - 1e-3)
-                    usage.close()
-        assert scope.cancelled_caught is (seconds < inf)
-        self.waiting = [row for row in self.waiting if row not in self.done]
-
-    def judge(self, elapsed: float, dropped: int) -> None:
-        """Nothing was lost, no window was overrun wherever a call was counted, and hardly any time lost."""
-        assert len(self.done) == self.rows
-        assert self.rows <= len(self.calls) <= self.rows + dropped
-        days, rest = divmod(self.rows - 1, self.a_day)
-        assert elapsed <= 1.01 * (days * DAY + rest)
-        # The service counts a call at any time between its leaving and its end.
-        for earlier, later in zip(self.calls, self.calls[self.a_day :], strict=False):
-            assert later - (earlier + LATENCY) > DAY - 1e-5
-
-
-def look_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A quarter of a million looks at a window that is known to be spent would prove nothing."""
-    monkeypatch.setattr(pacer, "LOOK_AGAIN", 600.0)
-
-
-def seconds_taken(body: Callable[[], Awaitable[None]]) -> float:
-    async def main() -> float:
-        await body()
-        return anyio.current_time()
-
-    return in_virtual_time(main)
-
 
 @pytest.fixture
 def log_in_memory():
@@ -724,24 +654,49 @@ def test_a_backfill_over_days_uses_its_whole_quota_and_never_exceeds_it(log_in_m
 
     So many that what is in no window any more is purged on its way.
     """
-    look_seldom(monkeypatch)
+    # A quarter of a million looks at a window that is known to be spent would prove nothing.
+    monkeypatch.setattr(pacer, "LOOK_AGAIN", 600.0)
     monkeypatch.setattr(call_log, "PURGE_EVERY", 500)
-    backfill = Backfill(log_in_memory, 1_200, 330)
+    count, a_day, latency = 1_200, 330, 0.2
+    calls: list[float] = []
+    done: set[int] = set()
 
-    async def body() -> None:
-        for seconds, killed in (
-            (100.35, True),
-            (200.15, False),
-            (40_000, True),
-            (50_000, False),
-            (70_000, True),
-        ):
-            await backfill.run(seconds, killed=killed)
-            assert backfill.waiting
-        await backfill.run(inf)
+    async def work(rows: Iterator[int], permits: Pacer) -> None:
+        for row in rows:
+            with await permits.acquire() as permit:
+                permit.used()
+                calls.append(anyio.current_time())
+                await anyio.sleep(latency)
+                done.add(row)
+                permit.answered()
 
-    backfill.judge(seconds_taken(body), dropped=5)
-    assert len(backfill.calls) > backfill.rows, "no kill met a call in flight"
+    async def run(seconds: float, *, killed: bool = False) -> None:
+        """One run of four workers; a killed one writes nothing more to the log."""
+        rows = iter([row for row in range(count) if row not in done])
+        usage = CallLog(log_in_memory, clock=lambda: 1e6 + trio.current_time())
+        with usage, anyio.move_on_after(seconds):
+            meter = WindowMeter(usage, "k", windows(Quota(per_second=1, per_day=a_day)))
+            permits = Pacer(pace.declared(1), meter, wait=True)
+            async with anyio.create_task_group() as group:
+                for _ in range(4):
+                    group.start_soon(work, rows, permits)
+                if killed:
+                    await anyio.sleep(seconds - 1e-3)
+                    usage.close()
+
+    async def backfill() -> float:
+        for seconds, killed in ((100.35, 1), (200.15, 0), (40_000, 1), (50_000, 0), (70_000, 1)):
+            await run(seconds, killed=bool(killed))
+            assert len(done) < count
+        await run(inf)
+        return anyio.current_time()
+
+    days, rest = divmod(count - 1, a_day)
+    assert in_virtual_time(backfill) <= 1.01 * (days * DAY + rest)
+    assert len(done) == count < len(calls) <= count + 5, "a kill met a call in flight"
+    # The service counts a call at any time between its leaving and its end.
+    distances = [later - earlier for earlier, later in zip(calls, calls[a_day:], strict=False)]
+    assert min(distances) > DAY + latency - 1e-5
 
 
 # -- calls in flight: each account has its share of them, whichever engine calls for it
