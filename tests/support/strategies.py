@@ -30,25 +30,9 @@ RUN_ID = "night-1"
 
 #: What breaks careless line formats: line ends of every kind, quotes, control characters, other planes.
 NASTY = [
-    "",
-    "\n",
-    "\r\n",
-    "\u2028\u2029\x85",
-    '"',
-    '","',
-    "\\",
-    "\\n",
-    "\0",
-    "\x1b[31m",
-    "\x7f",
-    "é",
-    "e\u0301",
-    "\U0001f9ca",
-    "\ufeff",
-    "]}",
-    '{"type":"',
-    "null",
-]
+    "", "\n", "\r\n", "\u2028\u2029\x85", '"', '","', "\\", "\\n", "\0", "\x1b[31m", "\x7f", "é",
+    "e\u0301", "\U0001f9ca", "\ufeff", "]}", '{"type":"', "null",
+]  # fmt: skip
 
 #: Two of them; one or none, where the other is empty. One choice draws faster than two.
 _nasty = st.sampled_from([one + other for one, other in product(NASTY, NASTY)])

@@ -17,17 +17,8 @@ PACKAGE = Path(batch_snapshot.__file__).parent
 #: Imports run only to lower levels; packages of one level never import each other.
 LEVELS = [
     {
-        "clock",
-        "endpoints",
-        "errors",
-        "files",
-        "interrupts",
-        "models",
-        "operations",
-        "paths",
-        "redaction",
-        "sqlite",
-        "text",
+        "clock", "endpoints", "errors", "files", "interrupts", "models", "operations", "paths", "redaction",
+        "sqlite", "text",
     },
     {"failures", "ledger", "manifest", "ratelimit", "simulator"},
     {"aws", "config"},
@@ -35,7 +26,7 @@ LEVELS = [
     {"cluster", "discovery", "reporting"},
     {"export", "jobs", "notify", "schedule", "verify"},
     {"cli"},
-]
+]  # fmt: skip
 
 #: The only packages that may import each library.
 ALLOWED = {
@@ -154,27 +145,10 @@ def test_what_waits_imports_no_clock_but_anyio():
 
 def test_every_dependency_is_declared():
     declared = {
-        "aioboto3",
-        "aiobotocore",
-        "aiohttp",
-        "anyio",
-        "botocore",
-        "click",
-        "cloup",
-        "distributed",
-        "filelock",
-        "jinja2",
-        "markupsafe",
-        "msgspec",
-        "opentelemetry",
-        "orjson",
-        "prometheus_client",
-        "pyarrow",
-        "rich",
-        "tenacity",
-        "yaml",
-        "yarl",
-    }
+        "aioboto3", "aiobotocore", "aiohttp", "anyio", "botocore", "click", "cloup", "distributed",
+        "filelock", "jinja2", "markupsafe", "msgspec", "opentelemetry", "orjson", "prometheus_client",
+        "pyarrow", "rich", "tenacity", "yaml", "yarl",
+    }  # fmt: skip
     used = {name.split(".")[0] for _, path in MODULES for name in imports(path)}
     assert used - set(sys.stdlib_module_names) - {"batch_snapshot"} <= declared
 
@@ -218,25 +192,10 @@ def test_the_command_line_writes_no_default_that_the_options_have():
 
 def test_the_public_surface_is_curated():
     assert sorted(batch_snapshot.__all__) == [
-        "BatchSnapshotError",
-        "Hooks",
-        "InputError",
-        "LedgerError",
-        "LedgerWriteError",
-        "LockedError",
-        "ManifestError",
-        "Options",
-        "Outcome",
-        "Selection",
-        "Settings",
-        "StorageError",
-        "Summary",
-        "__version__",
-        "retry",
-        "retry_sync",
-        "run",
-        "run_sync",
-    ]
+        "BatchSnapshotError", "Hooks", "InputError", "LedgerError", "LedgerWriteError", "LockedError",
+        "ManifestError", "Options", "Outcome", "Selection", "Settings", "StorageError", "Summary",
+        "__version__", "retry", "retry_sync", "run", "run_sync",
+    ]  # fmt: skip
     for name in batch_snapshot.__all__:
         assert getattr(batch_snapshot, name) is not None
     assert (PACKAGE / "py.typed").exists()

@@ -16,19 +16,11 @@ def test_url_with_a_host_can_be_called(url):
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "host:80",
-        "ftp://x",
-        "http://",
-        "http://x:0",
-        "http://x:y",
-        "http://[::1",
-        "http://a..b",
-        "http://a b",
-        "http://a\n",
+        "", "host:80", "ftp://x", "http://", "http://x:0", "http://x:y", "http://[::1", "http://a..b",
+        "http://a b", "http://a\n",
         "http://" + "a" * 64,
     ],
-)
+)  # fmt: skip
 def test_text_without_a_callable_host_is_no_url(text):
     assert not endpoints.is_url(text)
     assert endpoints.has_credentials(f"{text}@")

@@ -627,20 +627,14 @@ async def test_look_up_finds_a_snapshot_whose_time_has_whole_seconds():
 
 KEYS = ["__type", "code", "Message", "message", "ErrorList", "Reason", "FieldName", "Arn", "Revision"]
 VALUES = [
-    None,
-    True,
-    -1,
-    0.5,
-    1e308,
-    "",
-    "²",
+    None, True, -1, 0.5, 1e308, "", "²",
     "9" * 5000,
     "\ud800",
     "\0",
     "503",
     "ValidationException",
     "a#b:c",
-]
+]  # fmt: skip
 HEADERS = ["Date", "Retry-After", "x-amz-retry-after", "x-amzn-requestid", "x-amzn-query-error", "Location"]
 
 

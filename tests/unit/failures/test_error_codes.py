@@ -75,16 +75,10 @@ def classify(cls):
 
 
 NEVER_LEFT = {
-    "ClientConnectorError",
-    "ClientConnectorDNSError",
-    "ClientConnectorCertificateError",
-    "ClientConnectorSSLError",
-    "ClientSSLError",
-    "ClientProxyConnectionError",
-    "ClientHttpProxyError",
-    "ServerFingerprintMismatch",
-    "ConnectionTimeoutError",
-}
+    "ClientConnectorError", "ClientConnectorDNSError", "ClientConnectorCertificateError",
+    "ClientConnectorSSLError", "ClientSSLError", "ClientProxyConnectionError", "ClientHttpProxyError",
+    "ServerFingerprintMismatch", "ConnectionTimeoutError",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("cls", classes(aiohttp))

@@ -9,15 +9,7 @@ from hypothesis import strategies as st
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.ledger import history, reader
 from batch_snapshot.ledger.history import CRASHED, History, RowState
-from batch_snapshot.ledger.records import (
-    End,
-    IntendedRow,
-    Intent,
-    Line,
-    Record,
-    Result,
-    Skipped,
-)
+from batch_snapshot.ledger.records import End, IntendedRow, Intent, Line, Record, Result, Skipped
 from batch_snapshot.models import ErrorKind, Row, RowError, Skip, Status, client_token
 from tests.support import strategies
 from tests.support.strategies import POOL, RUN_ID, START, Invocation, header, numbered, patient

@@ -54,14 +54,8 @@ async def test_only_loopback_names_are_answered(ledger):
         for host in ("localhost", "127.0.0.1:80", "[::1]:8080", "LOCALHOST:1"):
             assert (await status_of(get, "/", headers={"Host": host}))[0] == 200, host
         for host in (
-            "evil.example",
-            "localhost.evil.example",
-            "10.0.0.1",
-            "127.0.0.1.nip.io",
-            "[::2]",
-            "[",
-            "",
-        ):
+            "evil.example", "localhost.evil.example", "10.0.0.1", "127.0.0.1.nip.io", "[::2]", "[", "",
+        ):  # fmt: skip
             for path in ("/", "/events", "/report"):
                 assert (await status_of(get, path, headers={"Host": host}))[0] in {400, 403}, host
 
@@ -70,14 +64,8 @@ async def test_only_loopback_names_are_answered(ledger):
 async def test_token_is_required_where_there_is_one(ledger):
     async with served(ledger, token="s3cret") as get:
         for path in (
-            "/",
-            "/events",
-            "/report",
-            "/?token=",
-            "/?token=s3cre",
-            "/?token=s3cret1",
-            "/?token=%FF",
-        ):
+            "/", "/events", "/report", "/?token=", "/?token=s3cre", "/?token=s3cret1", "/?token=%FF",
+        ):  # fmt: skip
             assert (await status_of(get, path))[0] == 403, path
         status, page = await status_of(get, "/?token=s3cret", headers={"Host": "snapshots.example"})
         assert status == 200
@@ -209,14 +197,8 @@ async def test_folder_lists_its_ledgers_and_nothing_else_is_served(tmp_path):
         assert "/report?ledger=a+b.ndjson" in page
         assert (await status_of(get, "/report?ledger=b.ndjson"))[0] == 200
         for name in (
-            "notes.txt",
-            "none.ndjson",
-            "../outside.ndjson",
-            "link.ndjson",
-            "..",
-            ".",
-            "/etc/passwd",
-        ):
+            "notes.txt", "none.ndjson", "../outside.ndjson", "link.ndjson", "..", ".", "/etc/passwd",
+        ):  # fmt: skip
             for path in ("/", "/events", "/report"):
                 assert (await status_of(get, path, params={"ledger": name}))[0] == 404, name
 
