@@ -66,6 +66,10 @@ RICH = night(
 NIGHTS = pytest.mark.parametrize("one", [PLAIN, RICH], ids=["plain", "rich"])
 
 
+def ran(*words: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, **more)
+
+
 def text(kind: str, one: schedule.NightlyJob) -> str:
     return schedule.files(kind, one)[0].text
 
@@ -80,9 +84,7 @@ def test_systemd_accepts_the_units(tmp_path, one):
     for file in made:
         (tmp_path / file.name).write_text(file.text, "utf-8")
     paths = [tmp_path / file.name for file in made]
-    done = subprocess.run(
-        [tool, "verify", "--man=no", *paths], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = ran(tool, "verify", "--man=no", *paths)
     assert (done.returncode, done.stdout) == (0, "")
     # It tells of mistakes in the units of the machine, too.
     assert not [line for line in done.stderr.splitlines() if "batch-snapshot" in line]
@@ -103,8 +105,7 @@ def test_systemd_restarts_a_run_that_another_try_may_help():
 def test_systemd_hardens_the_service(tmp_path):
     path = tmp_path / "night.service"
     path.write_text(text("systemd", PLAIN), "utf-8")
-    command = ["systemd-analyze", "security", "--offline=yes", "--threshold=20", path]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = ran("systemd-analyze", "security", "--offline=yes", "--threshold=20", path)
     assert done.returncode == 0, done.stdout
 
 
@@ -150,8 +151,7 @@ def test_crontab_line_is_parsed_by_cron_and_shell(one):
     assert job.is_valid()
     assert (str(job.minute), str(job.hour)) == (str(one.minute), str(one.hour))
     assert job.frequency_per_day() == 1
-    checked = subprocess.run(["/bin/sh", "-n", "-c", str(job.command)], timeout=10, check=False)
-    assert checked.returncode == 0
+    assert ran("/bin/sh", "-n", "-c", str(job.command)).returncode == 0
     steps = schedule.steps(one, program=one.program, manifest=one.manifest, ledgers="ledgers")
     assert job.command == f"cd {shlex.quote(one.folder)} && {{ {'; '.join(map(shlex.join, steps))}; }}"
 
@@ -205,14 +205,8 @@ def test_failed_retry_does_not_prevent_the_run(tmp_path):
     failing = tmp_path / "batch-snapshot"
     failing.write_text('#!/bin/sh\necho "$1"\nexit 3\n', "utf-8")
     failing.chmod(0o755)
-    done = subprocess.run(
-        ["/bin/sh", "-c", *pod["initContainers"][0]["args"]],
-        env={"PATH": f"{tmp_path}:{os.defpath}"},
-        capture_output=True,
-        text=True,
-        timeout=10,
-        check=False,
-    )
+    path = {"PATH": f"{tmp_path}:{os.defpath}"}
+    done = ran("/bin/sh", "-c", *pod["initContainers"][0]["args"], env=path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "retry\nprune\n", "")
 
 
@@ -268,9 +262,7 @@ def test_cloudformation_and_step_functions_accept_the_templates(tmp_path):
     for name, template in templates.items():
         (tmp_path / name).write_text(template, "utf-8")
     tool = Path(sys.executable).parent / "cfn-lint"
-    done = subprocess.run(
-        [tool, *templates], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = ran(tool, *templates, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, ""), done.stdout
 
 
@@ -366,9 +358,7 @@ def test_eventbridge_refuses_profiles():
 
 def test_dockerfile_passes_hadolint():
     tool = Path(sys.executable).parent / "hadolint"
-    done = subprocess.run(
-        [tool, ROOT / "Dockerfile"], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = ran(tool, ROOT / "Dockerfile")
     assert (done.returncode, done.stdout) == (0, ""), done.stdout
 
 

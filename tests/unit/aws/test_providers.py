@@ -149,20 +149,16 @@ async def test_output_of_a_credential_process_within_the_limits_is_used():
         assert (await run(endpoint_url=url)).exit_code == 0
 
 
-def fifo(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def endless(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
 def huge(path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(1 << 36)
 
 
-@pytest.mark.parametrize("make", [fifo, endless, huge])
+#: Files that no program reads to their end: a pipe, a device, and what is too large.
+WITHOUT_END = pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), huge])
+
+
+@WITHOUT_END
 async def test_web_identity_token_without_end_is_not_read(make):
     make(Path("token"))
     config(f"[profile p]\nrole_arn = {ROLE}\nweb_identity_token_file = token\n")
@@ -178,7 +174,7 @@ async def test_missing_web_identity_token_is_named(monkeypatch):
     assert "web identity token file nowhere cannot be read (No such file or directory)" in said
 
 
-@pytest.mark.parametrize("make", [fifo, endless, huge])
+@WITHOUT_END
 @pytest.mark.parametrize("variable", [*profiles._FILES, "AWS_CREDENTIAL_FILE"])
 async def test_config_file_without_end_is_not_read(make, variable, monkeypatch, folder):
     config("[profile p]\nregion = us-east-1\n")
