@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import signal
 import sys
 from pathlib import Path
 
@@ -54,17 +53,6 @@ async def test_each_command_works_in_an_interpreter_of_its_own(place):
     ):
         assert await call(*line) or line[0] == "report"
     assert (place.folder / "report.html").exists()
-
-
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-async def test_signals_end_both_with_the_same_exit_code(place, way, number, code):
-    out = place.folder / "url"
-    with out.open("wb") as file:
-        async with place.started("simulate", python=WAYS[way], stdout=file) as child:
-            await until(lambda: out.read_bytes().endswith(b"\n"), "its URL")
-            child.signal(number)
-            assert (await child.finished()).code == code
 
 
 @on_linux

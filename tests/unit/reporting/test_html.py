@@ -111,29 +111,37 @@ def varied(path: Path) -> Path:
     return ledger.end(at=90_100).write(path / "trial.ndjson")
 
 
-def test_page_shows_outcome_failures_charts_and_rows(tmp_path, chromium):
-    with opened(chromium, made(varied(tmp_path))) as page:
-        tiles = page.js("[...document.querySelectorAll('.tile')].map(li => li.innerText.split('\\n'))")
-        assert tiles[:5] == [
-            ["250", "rows in all"],
-            ["200", "succeeded, 80.0\u00a0%"],
-            ["30", "failed, 12.0\u00a0%"],
-            ["10", "in doubt, 4.0\u00a0%"],
-            ["10", "unattempted, 4.0\u00a0%"],
-        ]
-        assert tiles[5] == ["318", "calls, 8 throttled (2.5\u00a0%)"]
-        ids = page.js("[...document.querySelectorAll('figure')].map(each => each.id)")
-        assert ids == ["failing", "throughput", "throttles", "latency", "attempts", "calendar"]
-        assert page.js("document.querySelectorAll('#throughput rect.failed').length") >= 1
-        assert page.js("document.querySelectorAll('#throughput .border').length") == 1
-        assert text(page, "#count") == "250 rows"
-        assert text(page, "#place") == "Rows 1 to 100, page 1 of 3"
-        assert (
-            shown(page, 0) == ["failed"] * 30 + ["in doubt"] * 10 + ["unattempted"] * 10 + ["succeeded"] * 50
-        )
-        page.js("document.getElementById('last').click()")
-        assert len(cells(page)) == 50
-        assert page.js("document.getElementById('next').disabled")
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory):
+    return made(varied(tmp_path_factory.mktemp("html")))
+
+
+@pytest.fixture
+def page(page_file, chromium):
+    with opened(chromium, page_file) as found:
+        yield found
+
+
+def test_page_shows_outcome_failures_charts_and_rows(page):
+    tiles = page.js("[...document.querySelectorAll('.tile')].map(li => li.innerText.split('\\n'))")
+    assert tiles[:5] == [
+        ["250", "rows in all"],
+        ["200", "succeeded, 80.0\u00a0%"],
+        ["30", "failed, 12.0\u00a0%"],
+        ["10", "in doubt, 4.0\u00a0%"],
+        ["10", "unattempted, 4.0\u00a0%"],
+    ]
+    assert tiles[5] == ["318", "calls, 8 throttled (2.5\u00a0%)"]
+    ids = page.js("[...document.querySelectorAll('figure')].map(each => each.id)")
+    assert ids == ["failing", "throughput", "throttles", "latency", "attempts", "calendar"]
+    assert page.js("document.querySelectorAll('#throughput rect.failed').length") >= 1
+    assert page.js("document.querySelectorAll('#throughput .border').length") == 1
+    assert text(page, "#count") == "250 rows"
+    assert text(page, "#place") == "Rows 1 to 100, page 1 of 3"
+    assert shown(page, 0) == ["failed"] * 30 + ["in doubt"] * 10 + ["unattempted"] * 10 + ["succeeded"] * 50
+    page.js("document.getElementById('last').click()")
+    assert len(cells(page)) == 50
+    assert page.js("document.getElementById('next').disabled")
 
 
 def test_markup_in_values_is_shown_as_text(tmp_path, chromium):
@@ -153,44 +161,42 @@ def test_markup_in_values_is_shown_as_text(tmp_path, chromium):
         page.requests[1:] = []
 
 
-def test_page_filters_rows_and_searches_failures(tmp_path, chromium):
-    with opened(chromium, made(varied(tmp_path))) as page:
-        type_in(page, "search", "O201")
-        assert shown(page, 3) == ["O201"]
-        assert text(page, "#count") == "1 of 250 rows"
-        type_in(page, "search", "MAY not  accessdenied")
-        assert text(page, "#count") == "30 of 250 rows"
-        type_in(page, "account", "0")
-        assert text(page, "#count") == "15 of 250 rows"
-        assert set(shown(page, 1)) == {"acme"}
-        type_in(page, "search", "no such thing")
-        assert (cells(page), text(page, "#place")) == ([], "No row matches")
-        page.js("document.getElementById('clear').click()")
-        assert text(page, "#count") == "250 rows"
-        arn = "arn:aws:partnercentral:us-east-1::catalog/Sandbox/engagement/eng-00000000000007"
-        type_in(page, "search", arn)
-        assert shown(page, 3) == ["O8"]
-        type_in(page, "group-search", "timeout")
-        assert text(page, "#group-count") == "1 of 2 groups"
-        assert page.js("[...document.querySelectorAll('.group')].map(each => each.hidden)") == [True, False]
-        page.js("document.querySelectorAll('button.show')[1].click()")
-        assert text(page, "#count") == "10 of 250 rows"
-        assert set(shown(page, 0)) == {"in doubt"}
+def test_page_filters_rows_and_searches_failures(page):
+    type_in(page, "search", "O201")
+    assert shown(page, 3) == ["O201"]
+    assert text(page, "#count") == "1 of 250 rows"
+    type_in(page, "search", "MAY not  accessdenied")
+    assert text(page, "#count") == "30 of 250 rows"
+    type_in(page, "account", "0")
+    assert text(page, "#count") == "15 of 250 rows"
+    assert set(shown(page, 1)) == {"acme"}
+    type_in(page, "search", "no such thing")
+    assert (cells(page), text(page, "#place")) == ([], "No row matches")
+    page.js("document.getElementById('clear').click()")
+    assert text(page, "#count") == "250 rows"
+    arn = "arn:aws:partnercentral:us-east-1::catalog/Sandbox/engagement/eng-00000000000007"
+    type_in(page, "search", arn)
+    assert shown(page, 3) == ["O8"]
+    type_in(page, "group-search", "timeout")
+    assert text(page, "#group-count") == "1 of 2 groups"
+    assert page.js("[...document.querySelectorAll('.group')].map(each => each.hidden)") == [True, False]
+    page.js("document.querySelectorAll('button.show')[1].click()")
+    assert text(page, "#count") == "10 of 250 rows"
+    assert set(shown(page, 0)) == {"in doubt"}
 
 
-def test_page_sorts_rows_with_the_keyboard(tmp_path, chromium):
-    with opened(chromium, made(varied(tmp_path))) as page:
-        resource = (heads(page)).index("Resource")
-        page.js("document.querySelector('th[data-name=resource] button').focus()")
-        page.key("Enter")
-        assert (shown(page, resource))[:11] == [f"O{n}" for n in range(1, 12)]
-        assert page.js("document.querySelector('th[data-name=resource]').ariaSort") == "ascending"
-        page.key("Enter")
-        assert (shown(page, resource))[0] == "O250"
-        assert page.js("document.querySelector('th[data-name=resource]').ariaSort") == "descending"
-        page.key("Tab")
-        assert page.js("document.activeElement.parentElement.dataset.name") == "revision"
-        assert page.js("document.querySelector('th[data-name=status]').ariaSort") == "none"
+def test_page_sorts_rows_with_the_keyboard(page):
+    resource = (heads(page)).index("Resource")
+    page.js("document.querySelector('th[data-name=resource] button').focus()")
+    page.key("Enter")
+    assert (shown(page, resource))[:11] == [f"O{n}" for n in range(1, 12)]
+    assert page.js("document.querySelector('th[data-name=resource]').ariaSort") == "ascending"
+    page.key("Enter")
+    assert (shown(page, resource))[0] == "O250"
+    assert page.js("document.querySelector('th[data-name=resource]').ariaSort") == "descending"
+    page.key("Tab")
+    assert page.js("document.activeElement.parentElement.dataset.name") == "revision"
+    assert page.js("document.querySelector('th[data-name=status]').ariaSort") == "none"
 
 
 CONTRAST = """(() => {
@@ -219,62 +225,58 @@ CONTRAST = """(() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_contrast_is_sufficient_in_light_and_dark_mode(tmp_path, chromium, scheme):
-    with opened(chromium, made(varied(tmp_path))) as page:
-        page.page.emulate_media(color_scheme=scheme)
-        back = page.js("getComputedStyle(document.body).backgroundColor")
-        assert back == {"light": "rgb(246, 247, 249)", "dark": "rgb(18, 22, 29)"}[scheme]
-        assert page.js(CONTRAST) == []
-        levels = page.js("[...document.querySelectorAll('h1, h2, h3')].map(each => +each.localName[1])")
-        assert levels[0] == 1
-        assert all(after - before <= 1 for before, after in pairwise(levels))
-        unnamed = "[...document.querySelectorAll('input, select')].filter(each => !each.labels.length).length"
-        assert page.js(unnamed) == 0
-        assert page.js("[...document.querySelectorAll('svg')].every(each => each.ariaLabel)")
-        # A narrow screen scrolls its tables, never the page.
-        page.page.set_viewport_size({"width": 400, "height": 800})
-        assert page.js("document.documentElement.scrollWidth") <= 400
+def test_contrast_is_sufficient_in_light_and_dark_mode(scheme, page):
+    page.page.emulate_media(color_scheme=scheme)
+    back = page.js("getComputedStyle(document.body).backgroundColor")
+    assert back == {"light": "rgb(246, 247, 249)", "dark": "rgb(18, 22, 29)"}[scheme]
+    assert page.js(CONTRAST) == []
+    levels = page.js("[...document.querySelectorAll('h1, h2, h3')].map(each => +each.localName[1])")
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    unnamed = "[...document.querySelectorAll('input, select')].filter(each => !each.labels.length).length"
+    assert page.js(unnamed) == 0
+    assert page.js("[...document.querySelectorAll('svg')].every(each => each.ariaLabel)")
+    # A narrow screen scrolls its tables, never the page.
+    page.page.set_viewport_size({"width": 400, "height": 800})
+    assert page.js("document.documentElement.scrollWidth") <= 400
 
 
-def test_printed_page_has_summary_and_all_unsettled_rows_without_controls(tmp_path, chromium):
-    with opened(chromium, made(varied(tmp_path))) as page:
-        page.js("document.getElementById('last').click()")
-        page.page.emulate_media(media="print", color_scheme="dark")
-        assert page.js("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-        visible = "[...document.querySelectorAll('button, input, select')].filter(e => e.checkVisibility())"
-        hidden = f"{visible}.filter(each => !each.closest('thead')).length"
-        assert page.js(hidden) == 0
-        count = "window.paper = document.getElementById('body').rows.length"
-        page.js(f"addEventListener('beforeprint', () => {{ {count} }})")
-        paper = page.page.pdf(print_background=True)
-        assert paper.startswith(b"%PDF-")
-        assert paper.count(b"/Type /Page\n") < 13
-        assert page.js("window.paper") == 50, "all that failed, are in doubt or unattempted"
-        assert text(page, "#printed").startswith("50 of 250 rows")
-        assert len(cells(page)) == 50, "the page of before: 201 to 250"
-        assert set(shown(page, 0)) == {"succeeded"}
+def test_printed_page_has_summary_and_all_unsettled_rows_without_controls(page):
+    page.js("document.getElementById('last').click()")
+    page.page.emulate_media(media="print", color_scheme="dark")
+    assert page.js("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    visible = "[...document.querySelectorAll('button, input, select')].filter(e => e.checkVisibility())"
+    hidden = f"{visible}.filter(each => !each.closest('thead')).length"
+    assert page.js(hidden) == 0
+    count = "window.paper = document.getElementById('body').rows.length"
+    page.js(f"addEventListener('beforeprint', () => {{ {count} }})")
+    paper = page.page.pdf(print_background=True)
+    assert paper.startswith(b"%PDF-")
+    assert paper.count(b"/Type /Page\n") < 13
+    assert page.js("window.paper") == 50, "all that failed, are in doubt or unattempted"
+    assert text(page, "#printed").startswith("50 of 250 rows")
+    assert len(cells(page)) == 50, "the page of before: 201 to 250"
+    assert set(shown(page, 0)) == {"succeeded"}
 
 
-def test_page_can_be_read_without_javascript(tmp_path, chromium):
-    file = made(varied(tmp_path))
+def test_page_can_be_read_without_javascript(page_file, chromium):
     page = chromium.new_context(java_script_enabled=False).new_page()
-    page.goto(file.as_uri())
+    page.goto(page_file.as_uri())
     assert page.locator("#plain tbody tr").count() == 50
     assert page.locator("#table-of-rows").is_hidden()
     assert page.locator("button:visible").count() == 0
     assert page.locator("h1 .outcome").text_content() == "incomplete"
 
 
-def test_head_names_manifest_version_and_times(tmp_path, chromium):
-    with opened(chromium, made(varied(tmp_path))) as page:
-        facts = page.js(
-            "Object.fromEntries([...document.querySelectorAll('.facts > div')].map("
-            "each => [...each.children].map(part => part.textContent)))"
-        )
-        assert facts["Started"] == "2026-03-01 12:00:00 UTC"
-        assert facts["Finished"] == "2026-03-02 13:01:40 UTC"
-        assert facts["Manifest"] == f"{tmp_path / 'trial.yaml'} (sha256 c0ffeec0ffee)"
-        assert facts["Last command"] == "retry, by batch-snapshot 1"
+def test_head_names_manifest_version_and_times(page_file, page):
+    facts = page.js(
+        "Object.fromEntries([...document.querySelectorAll('.facts > div')].map("
+        "each => [...each.children].map(part => part.textContent)))"
+    )
+    assert facts["Started"] == "2026-03-01 12:00:00 UTC"
+    assert facts["Finished"] == "2026-03-02 13:01:40 UTC"
+    assert facts["Manifest"] == f"{page_file.with_name('trial.yaml')} (sha256 c0ffeec0ffee)"
+    assert facts["Last command"] == "retry, by batch-snapshot 1"
 
 
 @pytest.mark.parametrize(
@@ -310,15 +312,14 @@ def test_accounts_are_in_the_order_of_the_manifest_and_bounded(tmp_path):
     assert shown_accounts(many) == ["a599", *(f"a{number}" for number in range(499))]
 
 
-def test_commands_can_be_copied(tmp_path, chromium):
-    with opened(chromium, made(varied(tmp_path))) as page:
-        clipboard = "{ value: { writeText: async (text) => { window.got = text } } }"
-        page.js(f"Object.defineProperty(navigator, 'clipboard', {clipboard})")
-        page.js("document.querySelector('button.copy').focus()")
-        page.key("Enter")
-        page.page.wait_for_function("window.got")
-        assert page.js("window.got") == text(page, ".commands code")
-        assert text(page, ".commands button") == "Copied"
+def test_commands_can_be_copied(page):
+    clipboard = "{ value: { writeText: async (text) => { window.got = text } } }"
+    page.js(f"Object.defineProperty(navigator, 'clipboard', {clipboard})")
+    page.js("document.querySelector('button.copy').focus()")
+    page.key("Enter")
+    page.page.wait_for_function("window.got")
+    assert page.js("window.got") == text(page, ".commands code")
+    assert text(page, ".commands button") == "Copied"
 
 
 def test_filtered_rows_are_saved_as_csv(tmp_path, chromium):
