@@ -64,7 +64,7 @@ def test_a_failing_life_is_shrunk_to_what_fails():
     outside = replace(
         scenario_of(1), faults=(("lost after", 1.0),), token_memory=1.0, read_lag=5000.0, invocations=(crash,)
     )
-    smaller, story = shrink(outside, most=40)
+    smaller, story = shrink(outside, most=10)
     assert "has two snapshots" in story
     assert smaller.last - smaller.first == 1
     with pytest.raises(Violation):
