@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -53,6 +54,17 @@ async def test_each_command_works_in_an_interpreter_of_its_own(place):
     ):
         assert await call(*line) or line[0] == "report"
     assert (place.folder / "report.html").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_signals_end_an_interpreter_with_the_exit_code_of_forked_ones(place, number, code):
+    """Those are in `e2e/test_signals`."""
+    out = place.folder / "url"
+    with out.open("wb") as file:
+        async with place.started("simulate", python=(), stdout=file) as child:
+            await until(lambda: out.read_bytes().endswith(b"\n"), "its URL")
+            child.signal(number)
+            assert (await child.finished()).code == code
 
 
 @on_linux
