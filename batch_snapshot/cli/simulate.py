@@ -126,8 +126,9 @@ def parse_settings(text: str) -> dict[str, Any]:
         elif name == "state":
             raise click.BadParameter(f"{name} is not a setting; write --simulate --state {value or 'FILE'}")
         else:
-            near = get_close_matches(name, names, 1)
-            meant = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(names))}"
+            known = sorted({*names, *KINDS})
+            near = get_close_matches(name, known, 1, 0.7)
+            meant = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
             raise click.BadParameter(f"there is no setting {name!r} of the simulator; {meant}")
     if faults:
         words.append(f"--faults={','.join(faults)}")

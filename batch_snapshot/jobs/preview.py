@@ -133,8 +133,9 @@ def as_text(preview: Preview) -> str:
 def brief(preview: Preview) -> str:
     """One line an account; of many accounts those that take longest."""
     many = len(preview.outlooks) > 1
-    last = sorted(preview.outlooks.items(), key=lambda item: -item[1].forecast.ends_in)
-    named = {name for name, _ in last[: len(last) if len(last) <= BRIEF_LINES else BRIEF_LINES - 1]}
+    ends = {name: max(one.forecast.ends_in, one.forecast.opens_in) for name, one in preview.outlooks.items()}
+    last = sorted(ends, key=lambda name: -ends[name])
+    named = {*last[: len(last) if len(last) <= BRIEF_LINES else BRIEF_LINES - 1]}
     lines = [
         f"{f'{name}: ' if many else ''}{_when(preview, outlook)} ({_rate(outlook).partition(':')[0]})"
         for name, outlook in preview.outlooks.items()

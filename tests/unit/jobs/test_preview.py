@@ -133,6 +133,10 @@ def test_of_many_accounts_the_brief_form_names_those_that_take_longest():
     *named, others = preview.brief(many).splitlines()
     assert [line.split(":")[0] for line in named] == [f"a{number}" for number in range(991, 1000)]
     assert others == "991 other accounts: none takes longer"
+    spent = outlook(20, 1.0, windows=(QuotaWindow("per_hour", 10, 3600.0),), used=(10,))
+    assert spent.forecast.unwaited
+    spent = replace(spent, forecast=spent.forecast.unwaited)
+    assert "deferred" in preview.brief(planned(**thousand, spent=spent)), "it is not done before the others"
     ten = dict([*thousand.items()][:10])
     assert len(preview.brief(planned(**ten)).splitlines()) == 10
 
