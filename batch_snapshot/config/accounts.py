@@ -38,12 +38,21 @@ def resolve_targets(
     profile_endpoints: ProfileEndpoints,
     endpoint: str | None = None,
 ) -> Targets:
-    """The accounts to call for, and where; `endpoint` holds where the options name none."""
+    """The accounts to call for, and where; `endpoint` holds where the options name none.
+
+    The options fill the profile and region that an account leaves open.
+    """
     if options.simulator_state and not options.simulate:
         raise InputError("--state is the simulator's: use it with --simulate")
     if not options.simulate:
         check_credential_endpoints(os.environ)
-    chosen = select_accounts(accounts, options)
+    chosen = {name: accounts[name] for name in _selected_names(accounts, options.accounts)}
+    if options.profile and all(account.profile for account in chosen.values()):
+        raise InputError(f"--profile {options.profile}: every account names a profile of its own already")
+    for name, one in chosen.items():
+        chosen[name] = replace(
+            one, profile=one.profile or options.profile, region=one.region or options.region
+        )
     if endpoint is None or options.simulate or options.endpoint_url:
         endpoint = endpoint_of(options, chosen, profile_endpoints)
     return Targets(chosen, effective_quotas(chosen, options), endpoint)
@@ -72,19 +81,6 @@ def endpoint_of(
             )
         url = next(iter(wanted.values()))
     return url.rstrip("/") if url else AWS
-
-
-def select_accounts(accounts: Mapping[str, Account], options: Options) -> dict[str, Account]:
-    """The accounts to call for; the options fill the profile and region that an account leaves open."""
-    chosen = {name: accounts[name] for name in _selected_names(accounts, options.accounts)}
-    if options.profile and all(account.profile for account in chosen.values()):
-        raise InputError(f"--profile {options.profile}: every account names a profile of its own already")
-    return {
-        name: replace(
-            account, profile=account.profile or options.profile, region=account.region or options.region
-        )
-        for name, account in chosen.items()
-    }
 
 
 def _selected_names(accounts: Mapping[str, Account], words: Sequence[str]) -> Iterable[str]:

@@ -90,56 +90,46 @@ async def check_accounts(job: "Job", identify: Identify, warn: Callable[[str], N
     A row is sent twice if two names of one AWS account list it, or if the ledger has it under another name of
     the account. For accounts that are not called now, the signer that the ledger names counts. Roles were
     compared when the manifest was validated; here AWS is asked, but only by runs that call AWS. `warn` gets
-    the `real_warning` of snapshots that cannot be undone.
+    one line on snapshots that cannot be undone.
     """
-    signers = job.past.signers
-    numbers: dict[str, str] = {
-        name: before.removeprefix(AWS_PREFIX)
-        for name, before in signers.items()
-        if name not in job.accounts and before.startswith(AWS_PREFIX)
-    }
-    unknown = numbers or not all(account.number for account in job.accounts.values())
-    compared = bool(job.endpoint == AWS and unknown and len(job.accounts) + len(numbers) > 1)
-    renamed = {now for _, now in job.renamed}
-
-    async def check(name: str) -> None:
-        if not (compared or name in renamed or signers.get(name, "").startswith(AWS_PREFIX)):
-            return
-        # Credentials that cannot be had stop the account alone, when its first row is to be sent.
-        with suppress(ApiError):
-            now = recorded_form(await identify(name))
-            if now.startswith(AWS_PREFIX):
-                numbers[name] = now.removeprefix(AWS_PREFIX)
-            if why := _refusal(job, name, signers.get(name), now):
-                raise InputError(f"{job.path}: {why}")
-
-    await reader.map_concurrently(job.accounts, check)
-    if compared and (same := shared(numbers)) and (problems := job.doubled(same)):
-        raise ManifestError(list(problems))
-    if warn and job.is_real:
-        warn(await real_warning(job, identify))
-
-
-async def real_warning(job: "Job", identify: Identify) -> str:
-    """How many rows go to which AWS accounts, and that their snapshots cannot be undone: one line."""
-    rows = {name: number for name, number in job.planned().items() if number}
-    numbers: dict[str, str | None] = {}
+    signers, found = job.past.signers, dict[str, str]()
+    others = {name: one for name, one in signers.items() if name not in job.accounts and _is_aws(one)}
+    unknown = others or not all(account.number for account in job.accounts.values())
+    compared = bool(job.endpoint == AWS and unknown and len(job.accounts) + len(others) > 1)
+    asked = {*(name for name, signer in signers.items() if _is_aws(signer)), *(now for _, now in job.renamed)}
 
     async def find(name: str) -> None:
+        # Credentials that cannot be had stop the account alone, when its first row is to be sent.
         with suppress(ApiError):
-            numbers[name] = account_number(recorded_form(await identify(name)))
+            found[name] = recorded_form(await identify(name))
 
-    named = list(rows)[:NAMED_ACCOUNTS]
-    await reader.map_concurrently(named, find)
-    shown = [
-        f"AWS account {numbers[name]} ({name})" if numbers.get(name) else f"account {name}" for name in named
-    ]
-    if len(rows) > len(named):
-        shown.append(plural(len(rows) - len(named), "other account"))
-    return (
-        f"{plural(sum(rows.values()), 'row')} will be sent to catalog {' and '.join(sorted(job.catalogs))} "
-        f"for {', '.join(shown)}: snapshots cannot be undone, and they notify partners"
-    )
+    await reader.map_concurrently([name for name in job.accounts if compared or name in asked], find)
+    for name, now in found.items():
+        if why := _refusal(job, name, signers.get(name), now):
+            raise InputError(f"{job.path}: {why}")
+    known = {name: one.removeprefix(AWS_PREFIX) for name, one in (others | found).items() if _is_aws(one)}
+    if compared and (same := shared(known)) and (problems := job.doubled(same)):
+        raise ManifestError(list(problems))
+    if warn and job.is_real:
+        rows = {name: number for name, number in job.planned().items() if number}
+        named = list(rows)[:NAMED_ACCOUNTS]
+        await reader.map_concurrently([name for name in named if name not in found], find)
+        numbers = {name: account_number(found.get(name)) for name in named}
+        shown = [
+            f"AWS account {number} ({name})" if number else f"account {name}"
+            for name, number in numbers.items()
+        ]
+        if len(rows) > len(named):
+            shown.append(plural(len(rows) - len(named), "other account"))
+        catalogs = " and ".join(sorted(job.catalogs))
+        warn(
+            f"{plural(sum(rows.values()), 'row')} will be sent to catalog {catalogs} for "
+            f"{', '.join(shown)}: snapshots cannot be undone, and they notify partners"
+        )
+
+
+def _is_aws(signer: str) -> bool:
+    return signer.startswith(AWS_PREFIX)
 
 
 def _refusal(job: "Job", name: str, before: str | None, now: str) -> str | None:

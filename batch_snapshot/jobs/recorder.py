@@ -44,10 +44,11 @@ class Recorder:
         job, self.stats = self.job, self.job.new_stats()
         known = job.past.last.accounts if job.past.last else {}
         accounts = {name: records.encode_account(one) for name, one in job.accounts.items()}
-        self.header = structs.replace(job.header, started_at=self.now(), accounts={**known, **accounts})
-        # A run line alone can be lost: it is durable before the first intent, not before the next run line.
         self.header = structs.replace(
-            self.header,
+            job.header,
+            started_at=self.now(),
+            accounts={**known, **accounts},
+            # A run line alone can be lost: it is durable before the first intent, not before the next one.
             resumes=bool(job.past.succeeded or job.past.unfinished),
             unrecorded_since=job.past.unrecorded_since,
         )
