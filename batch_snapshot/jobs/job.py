@@ -1,18 +1,16 @@
 """What `run` and `retry` are about to do: which rows they send, under which ledger, for which accounts."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import filterfalse
-from pathlib import Path
 from uuid import uuid4
 
 from msgspec import structs
 
 from batch_snapshot import files
-from batch_snapshot.config.accounts import Targets
-from batch_snapshot.config.options import Options, option_warnings, recorded_settings
+from batch_snapshot.config.options import option_warnings, recorded_settings
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.jobs import identity_check, plan
 from batch_snapshot.jobs.locked import LockedLedger, check_ledger_fits, read_history
@@ -31,13 +29,10 @@ from batch_snapshot.reporting.stats import RunStats
 Selecting = Callable[[History], plan.Selection] | plan.Selection
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+@dataclass(frozen=True, kw_only=True)
+class Job(LockedLedger):
     #: Its run line, but for the time and accounts.
     header: Header
-    options: Options
-    path: Path
-    targets: Targets
     catalogs: frozenset[str]
     past: History
     #: How many rows are to be sent, by account, whatever --limit says.
@@ -46,22 +41,10 @@ class Job:
     all_requests: Callable[[], Iterator[Request | None]]
     #: The lines of a message about rows that two accounts with one AWS account list.
     doubled: Callable[[Mapping[str, str]], list[str]]
-    instead_of: Collection[str] = ()
-    todays_ledger: Path | None = None
     #: Keys of rows that the ledger knows and the manifest lists no longer.
     vanished_keys: Collection[bytes] = ()
-    warnings: Sequence[str]
     #: By (name in the ledger, name now): a row to send that the ledger has under another account's name.
     renamed: Mapping[tuple[str, str], Row]
-    open_questions: Sequence[str]
-
-    @property
-    def accounts(self) -> Mapping[str, Account]:
-        return self.targets.accounts
-
-    @property
-    def endpoint(self) -> str:
-        return self.targets.endpoint
 
     def planned(self) -> Mapping[str, int]:
         if self.options.limit is None:
@@ -98,17 +81,17 @@ class Job:
 
 
 def open_run(locked: LockedLedger, manifest: Manifest) -> Job:
-    options, path, targets = locked.options, locked.path, locked.targets
-    past = read_history(path, read_only=locked.read_only, shared_keys=manifest.keys)
-    older = check_ledger_fits(past, path, manifest.name, targets, options)
+    options, accounts = locked.options, locked.accounts
+    past = read_history(locked.path, read_only=locked.read_only, shared_keys=manifest.keys)
+    older = check_ledger_fits(past, manifest.name, locked)
     run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
     vanished = set(filterfalse(manifest.keys.__contains__, past.keys()))
 
     def requests() -> Iterator[Request | None]:
-        return plan.resumed(_listed(manifest), past, run_id, targets.accounts)
+        return plan.resumed(_listed(manifest), past, run_id, accounts)
 
     # A row that is still listed under the other name is listed twice: `doubled` finds it.
-    renamed = renamed_rows(requests(), past, targets.accounts) if vanished else {}
+    renamed = renamed_rows(requests(), past, accounts) if vanished else {}
     warnings, questions = _warnings_and_questions(locked, manifest)
     header = Header(
         run_id=run_id,
@@ -118,27 +101,22 @@ def open_run(locked: LockedLedger, manifest: Manifest) -> Job:
         manifest_sha256=manifest.sha256,
         rows=manifest.rows + len(vanished),
         accounts={},
-        endpoint=targets.endpoint,
+        endpoint=locked.endpoint,
         started_at=locked.now,
         settings=recorded_settings(options),
         discovered_sha256=manifest.found_sha256,
     )
+    questions = [*locked.open_questions, *_renamed_questions(renamed), *questions]
     return Job(
+        **vars(locked) | {"warnings": warnings + older, "open_questions": questions},
         header=header,
-        options=options,
-        path=path,
-        targets=targets,
         catalogs=manifest.catalogs,
         past=past,
-        todo=_rows_todo(manifest, past, targets.accounts, requests),
+        todo=_rows_todo(manifest, past, accounts, requests),
         all_requests=requests,
         doubled=partial(find_duplicates, manifest),
-        instead_of=locked.instead_of,
-        todays_ledger=locked.todays_ledger,
         vanished_keys=vanished,
-        warnings=warnings + older,
         renamed=renamed,
-        open_questions=[*locked.refused, *_renamed_questions(renamed), *questions],
     )
 
 
@@ -183,7 +161,7 @@ def _warnings_and_questions(locked: LockedLedger, manifest: Manifest) -> tuple[l
     days = forecast.days_needed(rows, {name: calls_a_day(quota) for name, quota in quotas.items()})
     filtered = options.changed_since or options.skip_active_jobs
     nightly = "{date}" in (options.ledger or "")
-    warnings = [*manifest.warnings, *locked.passed_over, *option_warnings(options)]
+    warnings = [*manifest.warnings, *locked.warnings, *option_warnings(options)]
     questions = []
     if manifest.discover and not manifest.found:
         questions.append("the rows of discover: are known only when it is run; they are not counted here")
@@ -194,41 +172,37 @@ def _warnings_and_questions(locked: LockedLedger, manifest: Manifest) -> tuple[l
 
 def open_retry(locked: LockedLedger, past: History, selection: Selecting | None = None) -> Job:
     """Make the job of `retry`; without a `selection`, of the rows that another try can cure."""
-    options, path, targets = locked.options, locked.path, locked.targets
+    options, path, accounts = locked.options, locked.path, locked.accounts
     before = past.last or locked.began
     assert before is not None  # noqa: S101 - a ledger to be retried has begun
-    older = check_ledger_fits(past, path, before.name, targets, options)
+    warnings = option_warnings(options) + check_ledger_fits(past, before.name, locked)
     settings = recorded_settings(options, before.settings)
-    header = structs.replace(before, command="retry", endpoint=targets.endpoint, settings=settings)
+    header = structs.replace(before, command="retry", endpoint=locked.endpoint, settings=settings)
     header = structs.replace(header, version=None, discovered_sha256=None, unrecorded_since=None)
     chosen = selection(past) if callable(selection) else selection or plan.Selection()
 
     def requests() -> Iterator[Request | None]:
         pasts = history.unfinished_rows(reader.lines(path), past)
-        return plan.retried(pasts, chosen, header.run_id, targets.accounts, past.unrecorded_since)
+        return plan.retried(pasts, chosen, header.run_id, accounts, past.unrecorded_since)
 
     def doubled(same: Mapping[str, str]) -> list[str]:
         place = Place(0, str(path), 0)
         return duplicates.find(lambda: ((one.row, place) for one in requests() if one), same, ProblemLog())
 
-    renamed = renamed_rows(requests(), past, targets.accounts)
+    renamed = renamed_rows(requests(), past, accounts)
     todo, catalogs = Counter[str](), set[str]()
     for request in filter(None, requests()):
         todo[request.row.account] += 1
         catalogs.add(request.row.catalog)
     return Job(
+        **vars(locked) | {"warnings": warnings, "open_questions": _renamed_questions(renamed)},
         header=header,
-        options=options,
-        path=path,
-        targets=targets,
         catalogs=frozenset(catalogs),
         past=past,
         todo=todo,
         all_requests=requests,
         doubled=doubled,
-        warnings=option_warnings(options) + older,
         renamed=renamed,
-        open_questions=_renamed_questions(renamed),
     )
 
 

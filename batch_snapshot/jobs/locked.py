@@ -7,10 +7,9 @@ import os
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
 
 from batch_snapshot import files, paths
 from batch_snapshot.aws import profiles
@@ -32,14 +31,15 @@ from batch_snapshot.ledger import locks, open_runs, reader, writer
 from batch_snapshot.ledger.history import History
 from batch_snapshot.ledger.records import Header
 from batch_snapshot.manifest import Manifest, keys, load
-from batch_snapshot.models import SIMULATOR
+from batch_snapshot.models import SIMULATOR, Account
 from batch_snapshot.text import timestamp
 
 #: Unfinished ledgers that a message names; the rest are counted.
 NAMED = 5
 
 
-class LockedLedger(NamedTuple):
+@dataclass(frozen=True)
+class LockedLedger:
     """The ledger of a command, while its locks are held."""
 
     options: Options
@@ -50,13 +50,21 @@ class LockedLedger(NamedTuple):
     read_only: bool
     #: The run line that the ledger begins with; None: no run has begun in it.
     began: Header | None
-    passed_over: Sequence[str] = ()
+    warnings: Sequence[str] = ()
     #: Today's ledger, where this one of another day is to be finished first.
     todays_ledger: Path | None = None
     #: Paths of unfinished ledgers that are given up for this one.
     instead_of: Collection[str] = ()
-    #: Why a run would be refused; a dry run says so.
-    refused: Sequence[str] = ()
+    #: What a dry run cannot know, and why a run would be refused.
+    open_questions: Sequence[str] = ()
+
+    @property
+    def accounts(self) -> Mapping[str, Account]:
+        return self.targets.accounts
+
+    @property
+    def endpoint(self) -> str:
+        return self.targets.endpoint
 
 
 @contextmanager
@@ -67,19 +75,19 @@ def lock_ledger(
     with ExitStack() as stack:
         options = stack.enter_context(isolate_simulated_state(options, simulated=options.simulate))
         targets = resolve_targets(manifest.accounts, options, profiles.endpoints)
-        path, today, passed_over = resume.choose_ledger(manifest.name, options, now)
+        path, today, warnings = resume.choose_ledger(manifest.name, options, now)
         if not read_only:
             _lock_file(stack, path, now)
             _lock_accounts(stack, manifest.name, targets, options, now)
             writer.repair_last_line(path)
         began, later = reader.head(path) if path.exists() else None, today if today != path else None
-        locked = LockedLedger(options, path, targets, now, read_only, began, passed_over, later)
+        locked = LockedLedger(options, path, targets, now, read_only, began, warnings, later)
         try:
-            locked = locked._replace(instead_of=_given_up(locked, manifest.name))
+            locked = replace(locked, instead_of=_given_up(locked, manifest.name))
         except (InputError, StorageError) as error:
             if not read_only:
                 raise
-            locked = locked._replace(refused=[f"run would be refused: {error}"])
+            locked = replace(locked, open_questions=[f"run would be refused: {error}"])
         yield locked
 
 
@@ -124,7 +132,7 @@ def _given_up(locked: LockedLedger, name: str) -> frozenset[str]:
             f"--new-ledger: {path} already exists; drop the flag to resume it, or name another --ledger"
         )
     runs: dict[str, str] = {}
-    for file in reminder_files(name, locked.targets, options).values():
+    for file in reminder_files(name, locked).values():
         runs |= open_runs.unfinished_runs(file)
     missed = runs.get(str(files.resolved(path)))
     if missed and not (began or options.new_ledger):
@@ -169,11 +177,11 @@ def _other_ledgers(runs: dict[str, str], locked: LockedLedger, name: str) -> Ite
         yield other, run_id, gone
 
 
-def reminder_files(name: str, targets: Targets, options: Options) -> dict[str, Path]:
+def reminder_files(name: str, locked: LockedLedger) -> dict[str, Path]:
     """By account, where unfinished ledgers are recorded; none for a simulator, which keeps none."""
-    if targets.endpoint == SIMULATOR:
+    if locked.endpoint == SIMULATOR:
         return {}
-    return paths.unfinished_files(state_folder_of(options), name, targets.accounts, targets.endpoint)
+    return paths.unfinished_files(state_folder_of(locked.options), name, locked.accounts, locked.endpoint)
 
 
 def _lock_file(stack: ExitStack, path: Path, now: datetime) -> None:
@@ -201,21 +209,22 @@ def read_history(path: Path, *, read_only: bool, shared_keys: Mapping[bytes, byt
     return reader.history_of(path, live=live, checked=True, shared_keys=shared_keys)
 
 
-def check_ledger_fits(past: History, path: Path, name: str, targets: Targets, options: Options) -> list[str]:
+def check_ledger_fits(past: History, name: str, locked: LockedLedger) -> list[str]:
     """Refuse a ledger that means something else than this invocation; returns warnings.
 
     Rows are looked up before they are sent if the ledger is shorter than this machine left it.
     """
     if past.first is None or past.last is None:
         return []
-    found, run_id, way_out = past.first, options.run_id, "name another with --ledger"
+    found, path, run_id = past.first, locked.path, locked.options.run_id
+    way_out = "name another with --ledger"
     if found.name != name:
         raise LedgerError(f"{path}: belongs to manifest {found.name!r}, not {name!r}; {way_out}")
-    if found.endpoint != targets.endpoint:
-        raise LedgerError(f"{path}: was written against {found.endpoint}, not {targets.endpoint}; {way_out}")
+    if found.endpoint != locked.endpoint:
+        raise LedgerError(f"{path}: was written against {found.endpoint}, not {locked.endpoint}; {way_out}")
     if run_id and run_id != found.run_id:
         raise LedgerError(f"{path}: has run id {found.run_id}, not {run_id}; drop --run-id, or {way_out}")
-    for account in targets.accounts.values():
+    for account in locked.accounts.values():
         known = past.last.accounts.get(account.name)
         values = {key: getattr(account, key) for key in ("role_arn", "profile", "region", "endpoint_url")}
         changed = known is not None and any(known.get(key) != value for key, value in values.items())
@@ -223,7 +232,7 @@ def check_ledger_fits(past: History, path: Path, name: str, targets: Targets, op
         if known is not None and changed and reader.names_rows(path, account.name):
             was = ", ".join(f"{key} {known.get(key) or 'none'}" for key in values)
             raise LedgerError(f"{path}: account {account.name!r} has other settings there ({was}); {way_out}")
-    reminders = reminder_files(name, targets, options).values()
+    reminders = reminder_files(name, locked).values()
     if path.stat().st_size >= max((open_runs.length(file, found.run_id) for file in reminders), default=0):
         return []
     past.unrecorded_since = min(past.unrecorded_since or found.started_at, found.started_at)
@@ -233,12 +242,12 @@ def check_ledger_fits(past: History, path: Path, name: str, targets: Targets, op
 
 async def discover_pairs(manifest: Manifest, locked: LockedLedger, environment: Environment) -> Manifest:
     """The manifest with what its `discover:` has found; the first run searches, before its first call."""
-    targets, began = locked.targets, locked.began
+    began = locked.began
     warnings: list[str] = []
     if manifest.discover and not (began and began.discovered_sha256):
-        filters = [one for one in manifest.discover if one.account in targets.accounts]
-        with Search(None, filters, targets.endpoint, environment.now()) as search:
-            report = await run_search(search, targets, locked.options, environment, jobs=False)
+        filters = [one for one in manifest.discover if one.account in locked.accounts]
+        with Search(None, filters, locked.endpoint, environment.now()) as search:
+            report = await run_search(search, locked.targets, locked.options, environment, jobs=False)
             warnings = report.warnings
             with output.replaced(paths.discovered_file(locked.path), mode=0o600) as file:
                 file.writelines(output.by_line(search.pairs(), full=True))
@@ -249,7 +258,7 @@ async def discover_pairs(manifest: Manifest, locked: LockedLedger, environment: 
 
 def load_discovered(manifest: Manifest, locked: LockedLedger) -> Manifest:
     """The manifest with what was found for its ledger, which must be as it was."""
-    began, targets = locked.began, locked.targets
+    began = locked.began
     known = began.discovered_sha256 if began else None
     path = paths.discovered_file(locked.path)
     if not (known or (path.exists() and manifest.discover)):
@@ -258,8 +267,8 @@ def load_discovered(manifest: Manifest, locked: LockedLedger) -> Manifest:
     if not path.exists():
         raise LedgerError(f"{path}: is missing: {way_out}")
     # A selection may be of tags: the first run line has the accounts that it meant then.
-    searched = began.accounts if began and began.settings.get("accounts") else targets.accounts
-    wanted = {one.account for one in manifest.discover} & set(targets.accounts)
+    searched = began.accounts if began and began.settings.get("accounts") else locked.accounts
+    wanted = {one.account for one in manifest.discover} & set(locked.accounts)
     if missed := sorted(wanted.difference(searched)):
         raise LedgerError(
             f"{locked.path}: was begun without account {missed[0]!r}, so the rows that discover: finds "

@@ -52,7 +52,7 @@ class Recorder:
             resumes=bool(job.past.succeeded or job.past.unfinished),
             unrecorded_since=job.past.unrecorded_since,
         )
-        self._reminders = reminder_files(job.header.name, job.targets, job.options)
+        self._reminders = reminder_files(job.header.name, job)
 
     async def begin(self) -> None:
         self.ledger.append(records.encode_run(self.header, __version__, vanished=len(self.job.vanished_keys)))
