@@ -8,16 +8,14 @@ import shlex
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from batch_snapshot import files, text
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import BatchSnapshotError, InputError
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
 
 #: The longest time that a flag takes, in seconds: 100 years.
 LONGEST_TIME = 36_525 * 86400.0
@@ -182,7 +180,7 @@ def simulator_settings(value: str) -> str | None:
     return value
 
 
-def complete_accounts(ctx: click.Context, _: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+def complete_accounts(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Accounts of the manifest or ledger on the command line, and their tags as tag:NAME."""
     from batch_snapshot import manifest
     from batch_snapshot.config.accounts import TAG, recorded_accounts
@@ -203,7 +201,7 @@ def complete_accounts(ctx: click.Context, _: click.Parameter, incomplete: str) -
     return _completed([*accounts, *sorted(tags)], incomplete)
 
 
-def complete_failures(ctx: click.Context, _: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+def complete_failures(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from batch_snapshot.ledger import reader
     from batch_snapshot.models import ErrorKind, Status
 
@@ -216,10 +214,8 @@ def complete_failures(ctx: click.Context, _: click.Parameter, incomplete: str) -
     )
 
 
-def _completed(known: Iterable[str], incomplete: str) -> "list[CompletionItem]":
+def _completed(known: Iterable[str], incomplete: str) -> list[CompletionItem]:
     """Of a list separated by commas: the words that its last one may become."""
-    from click.shell_completion import CompletionItem
-
     before, comma, begun = incomplete.rpartition(",")
     return [
         CompletionItem(f"{before}{comma}{word}")

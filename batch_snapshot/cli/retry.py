@@ -2,17 +2,12 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batch_snapshot import paths
 from batch_snapshot.cli import options, params, terminal
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options
-from batch_snapshot.errors import InputError
-
-if TYPE_CHECKING:
-    from batch_snapshot.jobs.plan import Selection
-    from batch_snapshot.ledger.history import History
 
 
 @options.command(
@@ -41,7 +36,7 @@ def retry_command(ledger: Path, *, only: str | None, everything: bool, **given: 
     nothing and exits with 0.
     """
     from batch_snapshot.cli import invocation, notify
-    from batch_snapshot.jobs import run
+    from batch_snapshot.jobs import plan, run
     from batch_snapshot.reporting.summary import Counts, Summary
 
     chosen = invocation.options_of(given)
@@ -51,9 +46,9 @@ def retry_command(ledger: Path, *, only: str | None, everything: bool, **given: 
         done: dict[str, Any] = {"outcome": "completed", "counts": Counts(), "failures": {}}
         ended = Summary(**done, ledger=str(path), command="retry", warnings=[nothing])
         return invocation.print_summary(ended)
-    selection = partial(select, only=only, everything=everything)
-    start, plan = partial(run.retry, path, selection, chosen), partial(run.dry_retry, path, selection, chosen)
-    return invocation.carry_out(given, notifiers, start, plan)
+    selection = partial(plan.select, only=only, everything=everything)
+    start, show = partial(run.retry, path, selection, chosen), partial(run.dry_retry, path, selection, chosen)
+    return invocation.carry_out(given, notifiers, start, show)
 
 
 def _ledger(given: Path, options: Options) -> tuple[Path, str | None]:
@@ -73,15 +68,3 @@ def _ledger(given: Path, options: Options) -> tuple[Path, str | None]:
         return newest, None
     simulated = Path(paths.simulated_name(str(given)))
     return simulated if options.simulate and simulated.exists() else given, None
-
-
-def select(past: "History", *, only: str | None, everything: bool) -> "Selection":
-    from batch_snapshot.jobs import plan
-
-    if only is not None and everything:
-        raise InputError("--only and --all exclude each other: choose one")
-    if everything:
-        return plan.all_unfinished()
-    if only is None:
-        return plan.Selection()
-    return plan.parse_only(only, (group.code for group in past.failures()))

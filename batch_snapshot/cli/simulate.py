@@ -1,7 +1,7 @@
 """`simulate`: serve the API on loopback."""
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -10,16 +10,6 @@ from batch_snapshot import interrupts
 from batch_snapshot.cli import options, params, terminal
 from batch_snapshot.errors import InputError
 from batch_snapshot.text import plural
-
-if TYPE_CHECKING:
-    from batch_snapshot.simulator import Simulator
-
-
-def _note_calls(served: "Simulator") -> None:
-    calls, made = sum(served.calls.values()), len(served.snapshots)
-    terminal.current_reporter().interrupt_note = (
-        f": {plural(calls, 'call')} answered, {plural(made, 'snapshot')} in its world"
-    )
 
 
 def _change(text: str) -> tuple[float, float]:
@@ -74,9 +64,14 @@ def simulate_command(host: str, port: int | None, **given: Any) -> None:
     """
     from batch_snapshot import simulator
 
+    def note_calls(served: simulator.Simulator) -> None:
+        calls, made = sum(served.calls.values()), len(served.snapshots)
+        note = f": {plural(calls, 'call')} answered, {plural(made, 'snapshot')} in its world"
+        terminal.current_reporter().interrupt_note = note
+
     try:
         chosen = simulator.SimulatorSettings(**_fields(given))
-        interrupts.run(simulator.run_forever(chosen, host, port or 0, click.echo, _note_calls))
+        interrupts.run(simulator.run_forever(chosen, host, port or 0, click.echo, note_calls))
     except ValueError as error:
         raise InputError(f"simulate: {error}") from None
     except OSError as error:

@@ -30,6 +30,15 @@ def all_unfinished() -> Selection:
     return Selection(kinds=frozenset(ErrorKind))
 
 
+def select(past: History, *, only: str | None, everything: bool) -> Selection:
+    """The selection of `retry` by its flags."""
+    if only is not None and everything:
+        raise InputError("--only and --all exclude each other: choose one")
+    if everything:
+        return all_unfinished()
+    return Selection() if only is None else parse_only(only, (group.code for group in past.failures()))
+
+
 def parse_only(words: str, known_codes: Iterable[str]) -> Selection:
     """`retry --only KIND|CODE|in_doubt,…`; a word that is no kind and not among `known_codes` is a typo."""
     kinds: set[ErrorKind] = set()

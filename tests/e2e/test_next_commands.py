@@ -10,10 +10,10 @@ from random import Random
 import pytest
 
 from batch_snapshot import cli
-from batch_snapshot.cli import invocation, notify, retry
+from batch_snapshot.cli import invocation, notify
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
-from batch_snapshot.jobs import run
+from batch_snapshot.jobs import plan, run
 from batch_snapshot.ledger import open_runs
 from batch_snapshot.reporting import report, status
 from batch_snapshot.reporting.summary import as_json, as_text
@@ -50,7 +50,7 @@ async def typed(command, monkeypatch, hooks=None):
     hooks = hooks or run.Hooks(rng=Random(1))
     if words[1] == "run":
         return await run.run(given["manifest"], options, hooks)
-    chosen = partial(retry.select, only=given["only"], everything=given["everything"])
+    chosen = partial(plan.select, only=given["only"], everything=given["everything"])
     return await run.retry(given["ledger"], chosen, options, hooks)
 
 
