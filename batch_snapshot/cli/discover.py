@@ -2,14 +2,11 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batch_snapshot.cli import options, terminal
 from batch_snapshot.errors import InputError
 from batch_snapshot.operations import SNAPSHOT, SOURCES
-
-if TYPE_CHECKING:
-    from batch_snapshot.manifest.filters import Filters
 
 
 @options.command(
@@ -47,37 +44,21 @@ def discover_command(output: Path | None, update: Path | None, name: str | None,
     The same command resumes a search that was interrupted.
     """
     from batch_snapshot.cli import invocation
+    from batch_snapshot.discovery import discover
     from batch_snapshot.discovery import output as results
-    from batch_snapshot.discovery.discover import discover
-    from batch_snapshot.discovery.discover import update as update_manifest
-    from batch_snapshot.manifest import keys
+    from batch_snapshot.manifest import filters, keys
 
     if (output is None) == (update is None):
         raise InputError("discover: give either --output FILE, or --update MANIFEST")
     if name is not None and (wrong := keys.check_name(name)):
         raise InputError(f"discover: {wrong}")
-    more = {"skip_active": given["skip_active_jobs"]} | ({"name": name} if output else {})
-    make = partial(
-        discover if output else update_manifest, output or update or Path(), _filters(given), **more
-    )
-    found = invocation.read(given, make)
-    terminal.warn(found.warnings)
-    if found.counts.pairs and output and output.suffix != ".yaml":
-        terminal.log(f"to use them in a manifest, write: include: [{output.name}]")
-    as_text = partial(results.as_text, updated=update is not None)
-    return terminal.print_result(results.as_json, as_text, found)
-
-
-def _filters(given: dict[str, Any]) -> "Filters":
-    from batch_snapshot.manifest import filters, keys
-
     problems = {key.name: key.problem for key in keys.DISCOVER}
     lists = {name: given[name] or () for name in ("engagements", "created_by", "context_types", "stages")}
     single = {name: [given[name]] for name in ("changed_since", "template") if given[name]}
-    for name, texts in (lists | single).items():
-        for wrong in filter(None, map(problems[name], texts)):
+    for field, texts in (lists | single).items():
+        for wrong in filter(None, map(problems[field], texts)):
             raise InputError(f"discover: {wrong}")
-    return filters.Filters(
+    wanted = filters.Filters(
         account="",
         catalog=given["catalog"],
         resource_type=SNAPSHOT.resource_types[0],
@@ -86,3 +67,11 @@ def _filters(given: dict[str, Any]) -> "Filters":
         changed_since=given["changed_since"],
         **lists,
     )
+    more = {"skip_active": given["skip_active_jobs"]} | ({"name": name} if output else {})
+    work = discover.discover if output else discover.update
+    found = invocation.read(given, partial(work, output or update or Path(), wanted, **more))
+    terminal.warn(found.warnings)
+    if found.counts.pairs and output and output.suffix != ".yaml":
+        terminal.log(f"to use them in a manifest, write: include: [{output.name}]")
+    as_text = partial(results.as_text, updated=update is not None)
+    return terminal.print_result(results.as_json, as_text, found)
