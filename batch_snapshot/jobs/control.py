@@ -201,7 +201,12 @@ def send(ledger: Path, state_dir: Path | None, command: Command) -> str:
     state = paths.state_folder(state_dir or (Path(recorded) if recorded else None), os.environ)
     request = json.dumps(command._asdict()).encode() + b"\n"
     try:
-        answer = json.loads(_exchange(paths.control_socket(state, ledger), request))
+        with socket.socket(socket.AF_UNIX) as run, _short(paths.control_socket(state, ledger)) as short:
+            run.settimeout(TIMEOUT)
+            run.connect(short)
+            run.sendall(request)
+            with run.makefile("rb") as file:
+                answer = json.loads(file.readline(LONGEST))
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
         why = (
             f"the run that writes it takes no commands in {state}: it has not begun to call or is ending, it "
@@ -217,12 +222,3 @@ def send(ledger: Path, state_dir: Path | None, command: Command) -> str:
     if "done" not in answer:
         raise InputError(f"{ledger}: {answer.get('refused')}")
     return str(answer["done"])
-
-
-def _exchange(path: Path, request: bytes) -> bytes:
-    with socket.socket(socket.AF_UNIX) as connection, _short(path) as short:
-        connection.settimeout(TIMEOUT)
-        connection.connect(short)
-        connection.sendall(request)
-        with connection.makefile("rb") as answer:
-            return answer.readline(LONGEST)
