@@ -48,7 +48,7 @@ IDLE = 1.0
 SEARCH_ALONE = 3
 SEARCH_STEP = 15
 #: Search: seconds in which the calls in flight may double all the same: slow answers are few.
-SEARCH_DOUBLING = 4.0
+SEARCH_DOUBLING = 2.5
 #: Search: seconds after the last call when another one leaves anyway, so that a hung call blocks nothing.
 SEARCH_GAP = 0.25
 #: The share of the search's rate at which the climb begins.
@@ -281,8 +281,8 @@ class Pace(NamedTuple):
 
     def _limited(self, pace: Pace, tally: PaceTally, sent_at: float, now: float) -> Pace:
         """The pace after a throttle that the limit caused."""
-        if not tally.admitted and not (self.strayed and tally.throttled == 1):
-            # Not even one call was admitted in that time.
+        if not tally.admitted and (tally.throttled > 1 or not (self.strayed or self.phase is Phase.FOLLOW)):
+            # Not even one call was admitted in that time. Once that may be chance where a limit was measured.
             peak = 0.5 / max(sent_at - tally.start, 1 / self.rate(sent_at))
             return _cut(pace, now, Phase.CLIMB, peak, tally)
         chance = tally.admitted + tally.throttled < ENOUGH

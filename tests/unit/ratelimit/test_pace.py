@@ -411,7 +411,7 @@ def test_a_climb_grows_with_every_success():
 def test_a_climb_out_of_a_slump_soon_comes_near_the_rate_before():
     start, now = settled(Bucket(10, 20), 35, Pace(), 0.0)
     life = Life(start, now)
-    life.step("storm", 3)
+    life.step("storm", 4)
     assert life.pace.phase is Phase.CLIMB
     assert life.pace.rate(life.now) < start.peak / 8
     for _ in range(8):
@@ -556,8 +556,8 @@ def test_a_search_that_found_next_to_nothing_ends_at_the_lowest_rate_or_above():
 
 @pytest.mark.parametrize(("found", "width"), [(9, 8), (4, 5)])
 def test_a_search_of_slow_answers_widens_with_time_but_no_faster_than_it_is_answered(found, width):
-    # It may double every four seconds; by its answers alone two calls would be in flight.
-    now = 12.0
+    # It may double every two seconds and a half; by its answers alone two calls would be in flight.
+    now = 7.5
     state = Pace(found=found, began=0.0, next_call_at=now)
     while state.opens(now) == now:
         state = state.permitted(now)
@@ -884,13 +884,16 @@ def test_a_measure_that_differs_by_more_than_a_tenth_hastens():
     assert [once(rate).haste for rate in (8.0, 8.5, 10.0)] == pytest.approx([3.0, 1.5, 1.5])
 
 
-def test_no_call_admitted_between_two_throttles_more_than_halves_the_rate():
+def test_two_throttles_on_end_may_be_chance_where_a_limit_was_measured_and_three_more_than_halve_the_rate():
     life = followed()
-    for _ in range(2):
+    for _ in range(3):
         before = life.pace.rate(life.now)
         life.step("send", 0.0)
         life.step("throttle", 0.0)
-    assert 0.3 < life.pace.peak / before <= 0.5
+        cuts = life.pace.peak / before
+        if life.pace.tally.throttled == 1:
+            assert cuts > 0.9
+    assert 0.2 < cuts <= 0.5
 
 
 @pytest.mark.parametrize(("admitted", "stray"), [(15, False), (25, True)])
