@@ -49,8 +49,8 @@ BREAKS = (
     Break(
         "a row in doubt gets a new token",
         "jobs/plan.py",
-        "row, past.client_token, past.generation, past.ambiguous",
-        "row, client_token(run_id, row, 99), 99, past.ambiguous",
+        "return Request(row, token, past.generation",
+        'return Request(row, client_token("another", row, 99), 99',
     ),
     Break(
         "retry gives a row whose try was ambiguous a new token",
