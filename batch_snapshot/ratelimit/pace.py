@@ -17,8 +17,9 @@ and follows it by the service's answers, in three phases:
 Some calls are throttled at any rate: other programs call too, and limiters are distributed over machines.
 If each such **stray** were taken for a limit, they would bring the rate down step by step. A stray comes
 where a limit does not throttle: alone, well below the rate measured when the limit was last exceeded.
-After some strays the rate that they cost is restored, and from then on a throttle counts only where more come
-together than strays explain (the CUSUM of Bernoulli trials, https://en.wikipedia.org/wiki/CUSUM).
+After some strays the rate that they cost is restored, and from then on a throttle counts only where more
+come together than strays explain (the CUSUM of Bernoulli trials, https://en.wikipedia.org/wiki/CUSUM).
+Where throttles go on though the rate fell by half, the best one known is put on trial (`pace_trial`).
 
 A declared rate is only adapted downwards. Times are seconds of a monotonic clock, rates calls per second.
 """
@@ -30,6 +31,7 @@ from math import inf
 from typing import NamedTuple
 
 from batch_snapshot.ratelimit.pace_tally import PaceTally, new_tally
+from batch_snapshot.ratelimit.pace_trial import PaceTrial
 
 #: The lowest rate: five calls a minute keep probing without being noise.
 FLOOR_RATE = 1 / 12
@@ -43,7 +45,6 @@ CATCH_UP = 0.005
 IDLE = 1.0
 
 # The constants below were chosen by measuring: see tests/bench/pacing.
-
 #: Search: two calls in flight after this many answers, and one more after each `SEARCH_STEP` further ones.
 SEARCH_ALONE = 3
 SEARCH_STEP = 15
@@ -102,15 +103,9 @@ ROOM = 1.5
 class Phase(StrEnum):
     """What is known about the limit."""
 
-    #: Nothing yet.
     SEARCH = "search"
-    #: It has throttled calls, but was not measured.
     CLIMB = "climb"
-    #: It was measured.
     FOLLOW = "follow"
-
-
-_NO_TALLY = new_tally(0.0)
 
 
 class Pace(NamedTuple):
@@ -131,7 +126,7 @@ class Pace(NamedTuple):
     #: Search: calls that were admitted, and when the first of them left.
     found: int = 0
     began: float | None = None
-    tally: PaceTally = _NO_TALLY
+    tally: PaceTally = PaceTally()
     #: The rate measured last, or before a slump. Cuts on the way back to it may be due to strays.
     crest: float = inf
     #: Strays that were recognised, less those forgotten.
@@ -142,6 +137,7 @@ class Pace(NamedTuple):
     starved_since: float | None = None
     #: What the return time is divided by, at least 1.
     haste: float = 1.0
+    trial: PaceTrial = PaceTrial()
 
     @property
     def declared(self) -> float | None:
@@ -239,17 +235,23 @@ class Pace(NamedTuple):
             strays=self.strays * (1 - 1 / MEMORY),
             starved_since=None,
         )
+        if sent_at <= self.cut_at:
+            return pace
+        pace = pace._replace(trial=self.trial.answered(throttled=False))
+        if pace.trial.passed:
+            return pace._replace(strays=MOST, tally=new_tally(sent_at), trial=PaceTrial(pace.peak))
         if self.phase is Phase.CLIMB:
-            return _climbed(pace) if sent_at > self.cut_at else pace
+            low = pace.peak < max(1.0, CLIMB_BACK * pace.crest)
+            growth = CLIMB_LOW if low else 1 + 1 / (CLIMB_EASE + pace.tally.admitted)
+            return pace._replace(peak=pace.peak * growth)
+        if pace.tally.admitted == QUIET and not pace.tally.throttled and not pace.trial.retreat:
+            pace = pace._replace(trial=pace.trial.quiet(pace.peak))
         if rate >= RAISED * self.peak:
             return pace._replace(phase=Phase.CLIMB, peak=rate)
         return pace
 
     def _explained(self, rate: float) -> float:
-        """The share of the calls at `rate` whose throttling strays explain.
-
-        On the way back to the measured rate at least one in `QUIET`: cuts add up there.
-        """
+        """The share of calls at `rate` that strays explain; below the peak one in `QUIET`, as cuts add up."""
         share = ODDS * self.strays / MEMORY
         return max(share, 1 / QUIET) if rate < self.peak else share
 
@@ -268,11 +270,16 @@ class Pace(NamedTuple):
         if self.phase is Phase.SEARCH:
             let_through = max(self.found, 1) / max(now - (self.began or 0.0), 1e-3)
             return _cut(pace, now, Phase.CLIMB, let_through * CLIMB_FROM, new_tally(sent_at))
+        pace = pace._replace(trial=self.trial.answered(throttled=True))
+        if self.trial.retreat or (self.tally.admitted and pace.trial.due(self.peak)):
+            return _tried(pace, sent_at, now)
         tally = self.tally._replace(throttled=self.tally.throttled + 1, excess=self.tally.excess + 1)
         if self._alone():
-            pace = pace._replace(tally=tally, strays=self._counted(sent_at))
+            pace = pace._replace(
+                tally=tally, strays=min(MOST, self.strays + self._is_below(self.crest, sent_at))
+            )
             if pace.strayed > self.strayed and self.crest > self.peak:
-                return _restored(pace, sent_at, now)
+                return _following(pace, self.crest, sent_at, now)._replace(strays=MOST)
             if pace.strayed or self._is_below(self.peak, sent_at):
                 return pace
         elif self._disproves_stray():
@@ -285,12 +292,11 @@ class Pace(NamedTuple):
             # Not even one call was admitted in that time. Once that may be chance where a limit was measured.
             peak = 0.5 / max(sent_at - tally.start, 1 / self.rate(sent_at))
             return _cut(pace, now, Phase.CLIMB, peak, tally)
-        chance = tally.admitted + tally.throttled < ENOUGH
-        if self.phase is Phase.FOLLOW and chance:
+        if self.phase is Phase.FOLLOW and tally.admitted + tally.throttled < ENOUGH:
             floor = min(FLOOR_RATE, pace.ceiling)
             return pace._replace(tally=tally, cut_at=now, peak=max(floor, pace.peak * CUT))
-        caution = 1.0 if self.strayed else CAUTION
-        return _cut(pace, now, Phase.FOLLOW, self._measured(tally, sent_at) * caution, new_tally(sent_at))
+        peak = self._measured(tally, sent_at) * (1.0 if self.strayed else CAUTION)
+        return _cut(pace, now, Phase.FOLLOW, peak, new_tally(sent_at))
 
     def _alone(self) -> bool:
         """Whether a throttle now comes as strays do."""
@@ -299,16 +305,9 @@ class Pace(NamedTuple):
         return self.phase is Phase.FOLLOW and not self.tally.throttled and self.tally.admitted >= QUIET
 
     def _disproves_stray(self) -> bool:
-        """Whether a throttle now shows that the one before, which was taken for a stray, was none.
-
-        A rate just below a limit is admitted some calls, and then throttled often.
-        """
-        counted = self.tally.throttled == 1 and self.tally.admitted >= QUIET
-        return counted and self.tally.excess > 0 and not self.strayed
-
-    def _counted(self, sent_at: float) -> float:
-        """The strays with this one, if it is recognised."""
-        return min(MOST, self.strays + 1) if self._is_below(self.crest, sent_at) else self.strays
+        """Whether a throttle now shows that the one before, which was taken for a stray, was the limit's."""
+        counted = self.tally.throttled == 1 and self.tally.admitted >= QUIET and self.tally.excess > 0
+        return counted and not self.strayed
 
     def _is_below(self, measured: float, sent_at: float) -> bool:
         """Whether a call sent at `sent_at` left at a rate well below one that was measured."""
@@ -331,17 +330,23 @@ class Pace(NamedTuple):
         return self.starved_since is not None and now - self.starved_since >= patience
 
 
-def _climbed(pace: Pace) -> Pace:
-    """The pace after a success of its climb."""
-    low = pace.peak < max(1.0, CLIMB_BACK * pace.crest)
-    growth = CLIMB_LOW if low else 1 + 1 / (CLIMB_EASE + pace.tally.admitted)
-    return pace._replace(peak=pace.peak * growth)
+def _following(pace: Pace, rate: float, sent_at: float, now: float) -> Pace:
+    """The pace that follows the limit from such a rate on."""
+    peak = min(rate, pace.ceiling)
+    tally = new_tally(sent_at)
+    return pace._replace(phase=Phase.FOLLOW, peak=peak, crest=peak, since=now, haste=1.0, tally=tally)
 
 
-def _restored(pace: Pace, sent_at: float, now: float) -> Pace:
-    """The pace before the cuts that strays turned out to have caused."""
-    peak = min(pace.crest, pace.ceiling)
-    return pace._replace(peak=peak, haste=1.0, strays=MOST, since=now, tally=new_tally(sent_at))
+def _tried(pace: Pace, sent_at: float, now: float) -> Pace:
+    """The pace after a throttle that begins a trial, or comes in one."""
+    trial = pace.trial
+    if trial.failed:
+        before = _following(pace, trial.retreat, sent_at, now)
+        return before._replace(cut_at=now, trial=PaceTrial(before.peak))
+    if trial.due(pace.peak):
+        best = _following(pace, trial.best, sent_at, now)
+        return best._replace(cut_at=now, trial=trial.begun(pace.peak))
+    return pace
 
 
 def _cut(pace: Pace, now: float, phase: Phase, peak: float, tally: PaceTally) -> Pace:
@@ -350,14 +355,13 @@ def _cut(pace: Pace, now: float, phase: Phase, peak: float, tally: PaceTally) ->
     peak = min(max(floor, peak), pace.ceiling)
     starved = now if pace.starved_since is None and peak <= floor else pace.starved_since
     measured = phase is Phase.FOLLOW and (pace.known is not None or pace.tally.admitted >= ENOUGH)
-    known = peak if measured else pace.known
     returning = pace.phase is phase is Phase.FOLLOW and now - pace.since < pace.unit
     slumped = phase is Phase.CLIMB and pace.phase is not Phase.SEARCH
     cut = pace._replace(
         phase=phase,
         peak=peak,
         since=now,
-        known=known,
+        known=peak if measured else pace.known,
         tally=tally,
         crest=pace.crest if returning or slumped else peak,
         cut_at=now,

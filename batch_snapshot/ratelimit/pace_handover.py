@@ -4,9 +4,10 @@ import json
 
 from batch_snapshot.ratelimit.pace import Pace, Phase
 from batch_snapshot.ratelimit.pace_tally import PaceTally
+from batch_snapshot.ratelimit.pace_trial import PaceTrial
 
 #: The version of the text that `dump` writes; raised when a field's meaning changes.
-_FORMAT = 4
+_FORMAT = 5
 
 
 def shifted(pace: Pace, seconds: float) -> Pace:
@@ -34,6 +35,8 @@ def load(text: str | None) -> Pace | None:
         found = dict(zip(Pace._fields, [Phase(phase), *values], strict=True))
         start, admitted, throttled, excess, mark, earlier = found.pop("tally")
         tally = PaceTally(start, admitted, throttled, excess, tuple(mark), tuple(earlier))
+        best, retreat, calls, throttles = found.pop("trial")
     except (ValueError, TypeError, KeyError):
         return None
-    return Pace(**found, tally=tally) if layout == _FORMAT else None
+    trial = PaceTrial(best, retreat, calls, throttles)
+    return Pace(**found, tally=tally, trial=trial) if layout == _FORMAT else None

@@ -12,6 +12,7 @@ from batch_snapshot.ratelimit import pace, pace_handover
 from batch_snapshot.ratelimit.pace import FLOOR_RATE, LONGEST_HINT, Pace, Phase
 from batch_snapshot.ratelimit.pace_tally import new_tally
 from tests.bench.pacing.controllers import Ours
+from tests.bench.pacing.random_servers import draw, play_random
 from tests.bench.pacing.servers import Bucket
 from tests.bench.pacing.simulation import Client, Simulation
 from tests.support.strategies import patient
@@ -894,6 +895,79 @@ def test_two_throttles_on_end_may_be_chance_where_a_limit_was_measured_and_three
         if life.pace.tally.throttled == 1:
             assert cuts > 0.9
     assert 0.2 < cuts <= 0.5
+
+
+# -- a trial -------------------------------------------------------------------------------------------
+
+
+def throttled_often(life: Life, each: int = 3) -> None:
+    """So many calls are admitted between two throttles, whatever the rate, until a trial begins."""
+    for _ in range(60):
+        life.step("flow", each)
+        life.step("send", 0.0)
+        life.step("throttle", 0.0)
+        if life.pace.trial.retreat:
+            return
+    raise AssertionError(life.pace)
+
+
+def test_throttles_that_go_on_at_half_the_rate_put_the_best_one_on_trial():
+    life = followed(20.0)
+    best = life.pace.trial.best
+    throttled_often(life)
+    assert 15 < best < 25
+    assert life.pace.peak == best
+    assert best / 5 < life.pace.trial.retreat < best / 2
+
+
+def test_a_trial_is_passed_if_less_than_half_of_its_calls_are_throttled():
+    life = followed(20.0)
+    throttled_often(life)
+    for _ in range(5):
+        life.step("flow", 1)
+        life.step("send", 0.0)
+        life.step("throttle", 0.0)
+    life.step("flow", 2)
+    assert not life.pace.trial.retreat
+    assert life.pace.peak == life.pace.trial.best > 15
+    assert life.pace.strayed
+
+
+@pytest.mark.parametrize("admitted", [0, 5])
+def test_a_trial_fails_if_half_of_its_calls_are_throttled(admitted):
+    life = followed(20.0)
+    throttled_often(life)
+    retreat = life.pace.trial.retreat
+    life.step("flow", admitted)
+    life.step("storm", 5)
+    assert life.pace.trial.retreat == retreat
+    life.step("storm", 1)
+    assert (life.pace.trial.retreat, life.pace.peak, life.pace.trial.best) == (0, retreat, retreat)
+
+
+def test_nothing_but_throttles_puts_no_rate_on_trial():
+    """A spent daily quota is no chance."""
+    life = followed(20.0)
+    life.step("flow", 30)
+    for _ in range(40):
+        life.step("storm", 1)
+        assert not life.pace.trial.retreat
+
+
+def test_a_lower_rate_that_holds_draws_the_best_one_down():
+    life = followed(20.0)
+    before = life.pace.trial.best
+    life.pace = life.pace._replace(peak=5.0, tally=new_tally(life.now))
+    life.step("flow", 25)
+    assert life.pace.trial.best == pytest.approx((5 * before) ** 0.5)
+
+
+@pytest.mark.parametrize("seed", [43000007, 43000064, 62000016])
+def test_calls_of_others_do_not_bring_the_rate_down_for_good(seed):
+    """Limits of 5 to 20 a second without a burst, of which other programs call whatever is answered."""
+    elapsed, throttled = play_random(draw(seed), Ours)
+    assert elapsed < 1.8
+    assert throttled < 0.15
 
 
 @pytest.mark.parametrize(("admitted", "stray"), [(15, False), (25, True)])
