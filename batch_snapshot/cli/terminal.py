@@ -3,10 +3,12 @@
 The only module that prints.
 """
 
+import errno
 import json
 import os
 import re
 import select
+import stat
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -210,7 +212,9 @@ def print_result(
             print_json(as_json(*about))
         else:
             say(as_text(*about))
-    except BrokenPipeError:
+    except OSError as error:
+        if not _reader_has_gone(error):
+            raise
         _discard(1)
     return exit_code
 
@@ -226,13 +230,20 @@ def print_json(value: dict[str, Any]) -> None:
 
 def stdout_failed(error: OSError, reporter: Reporter) -> int:
     """Say that standard output cannot be written, unless its reader has gone; returns the exit code."""
+    gone = _reader_has_gone(error)
     _discard(1)
-    if isinstance(error, BrokenPipeError):
+    if gone:
         return 0
     what = f"standard output cannot be written ({error.strerror or error})"
     what, code = f"{what}; {way_out(error, 'write it elsewhere')}", StorageError.exit_code
     log(what, event="error", level="error", word="error", reporter=reporter, exit_code=code)
     return code
+
+
+def _reader_has_gone(error: OSError) -> bool:
+    """Whether standard output is a pipe that nobody reads, or a terminal that was closed."""
+    closed = error.errno == errno.EIO and stat.S_ISCHR(os.fstat(1).st_mode)
+    return closed or isinstance(error, BrokenPipeError)
 
 
 def _discard(stream: int) -> None:
