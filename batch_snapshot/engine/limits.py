@@ -4,7 +4,7 @@ Which AWS account signs is known only once there are credentials, so an account'
 first call. What was found out is also stored under the account's own settings, so that a plan needs no call.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -265,6 +265,11 @@ class AccountLimits:
         kind = "sought" if pacer.pace.declared is None else "declared"
         start, warn = pacer.pace, account.warnings.append
         pacer.store = SharedPace(usage, f"{key} pace {kind}", start, pacer.now(), warn)
+
+    def sharing(self, account: AccountState, accounts: Iterable[AccountState]) -> list[AccountState]:
+        """Those of `accounts` that share the account's pace, as they spend the same quotas."""
+        key = self._keys.get(account.name)
+        return [one for one in accounts if key and self._keys.get(one.name) == key]
 
     def declare_rate(self, account: AccountState, rate: float) -> None:
         """Give an account that calls another declared rate, for the rest of the run."""

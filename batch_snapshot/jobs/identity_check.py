@@ -182,7 +182,7 @@ async def identify_signer(
         return found
 
     await limits.apply(account, known)
-    same = [one for one in accounts if signers.get(one.name) == now]
+    same = limits.sharing(account, accounts)
     rates = [one.pacer.pace.declared or inf for one in same]
     for one, rate in zip(same, rates, strict=True):
         one.sharing = len(same)

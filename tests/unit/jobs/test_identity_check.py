@@ -8,10 +8,12 @@ import pytest
 
 from batch_snapshot import manifest
 from batch_snapshot.config.options import Options
+from batch_snapshot.engine.limits import AccountLimits
 from batch_snapshot.errors import InputError
 from batch_snapshot.failures import retry
 from batch_snapshot.jobs import identity_check
 from batch_snapshot.models import ApiError
+from batch_snapshot.ratelimit.windows import CallLog
 from tests.support.planned_jobs import run_job
 from tests.support.processes import pairs, write_manifest
 from tests.unit.manifest.test_duplicates import role, write
@@ -67,6 +69,32 @@ async def test_aws_is_not_asked_at_another_endpoint_or_where_roles_differ(tmp_pa
         options = Options(ledger=str(tmp_path / f"{number}"), state_dir=tmp_path, **more)
         with run_job(manifest.load(path), options, NOW) as job:
             await identity_check.check_accounts(job, asked)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("region", ["us-east-1", "us-west-2"])
+async def test_names_of_one_aws_account_share_a_rate_only_where_they_share_quotas(tmp_path, region):
+    rates = {"a": 5, "b": 2}
+    accounts = {name: {"profile": name, "quota": {"per_second": rate}} for name, rate in rates.items()}
+    path = write(tmp_path, accounts, rows=[*pairs(1, account="a"), *pairs(1, first=1, account="b")])
+    regions = {"a": "us-east-1", "b": region}
+    identify = answered_by_sts({name: f"aws:111111111111:{where}" for name, where in regions.items()})
+    signers: dict[str, str] = {}
+    with (
+        run_job(manifest.load(path), Options(ledger=str(tmp_path / "l"), state_dir=tmp_path), NOW) as job,
+        CallLog(tmp_path / "calls") as log,
+    ):
+        limits = AccountLimits(job.targets.limited_accounts, job.endpoint, log, {})
+        states = {name: limits.new_state(name, wait=False) for name in rates}
+        for one in states.values():
+            await identity_check.identify_signer(
+                job, signers, limits, identify, one, accounts=states.values()
+            )
+    lowest = dict.fromkeys(rates, 2)
+    shared = regions["a"] == region
+    assert {name: one.pacer.pace.declared for name, one in states.items()} == (lowest if shared else rates)
+    assert [one.sharing for one in states.values()] == [2 if shared else 1] * 2
+    assert [len(one.warnings) for one in states.values()] == [0, int(shared)]
 
 
 @pytest.mark.asyncio
