@@ -147,7 +147,11 @@ def carry_out(
         notifiers.run_failed(error)
         raise
     try:
-        code = print_summary(ended)
+        try:
+            code = print_summary(ended)
+        except OSError:  # what is sent elsewhere may arrive
+            notifiers.run_ended(ended)
+            raise
         notifiers.run_ended(ended)
     except KeyboardInterrupt:
         terminal.log("interrupted while the result was written: the run itself was over", level="warning")

@@ -42,7 +42,9 @@ SIMULATED = "ledgers/trial.simulated.ndjson"
 async def test_a_stream_that_takes_nothing_ends_no_run(place, full, flags, stream, how):
     place.manifest(pairs(5))
     more: dict[str, Any] = {stream: full} if how == "full" else {"script": first(closing(stream))}
-    done = await place.call("run", "trial.yaml", "--simulate", *flags.split(), **more)
+    metrics = ("--metrics-file", "run.prom")
+    done = await place.call("run", "trial.yaml", "--simulate", *metrics, *flags.split(), **more)
+    assert (place.folder / "run.prom").exists()
     assert done.code == (5 if (stream, how) == ("stdout", "full") else 0), done.stderr
     counts = json.loads((place.folder / SIMULATED).read_text("utf-8").splitlines()[-1])["counts"]
     assert counts == {"succeeded": 5, "failed": 0, "in_doubt": 0, "unattempted": 0}
