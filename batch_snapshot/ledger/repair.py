@@ -260,7 +260,7 @@ class _Rebuild:
         doubt = self._gap_since is not None and not self._every_sent_row_is_named(None)
         if before and not doubt:
             return
-        if before is not None or history.pending or doubt:
+        if before is not None or history.pending or doubt or history.expected_counts()["unattempted"] < 0:
             self._reopen(self._gap_since if doubt else None)
         outcome, at = (before.outcome, before.finished_at) if before else ("interrupted", self._latest)
         self._finish(End(outcome, {}, at))

@@ -251,6 +251,15 @@ def test_the_rows_in_doubt_that_a_repair_counts_are_those_of_the_ledger(path):
     )
 
 
+def test_more_rows_than_the_run_line_counts_are_counted_where_the_end_is_lost(path):
+    rows = [row(1), row(2)]
+    LedgerBuilder(rows=1).begin().intend(*rows).result(row(1)).result(row(2)).write(path)
+    assert repair(path, NOW).added == 2
+    past = reader.history_of(path, checked=True)
+    assert past.last is not None
+    assert (past.last.rows, past.counts()[Status.SUCCEEDED]) == (2, 2)
+
+
 # -- by the simulator's record ------------------------------------------------------------------------
 
 
