@@ -26,7 +26,7 @@ from batch_snapshot import files, paths
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.engine.limits import AccountLimits
 from batch_snapshot.engine.pool import Engine
-from batch_snapshot.errors import InputError
+from batch_snapshot.errors import InputError, file_errors
 from batch_snapshot.jobs.recorder import Recorder
 from batch_snapshot.ledger import locks, reader
 from batch_snapshot.models import LARGEST_CONCURRENCY
@@ -127,11 +127,13 @@ class Controller:
         try:
             job = self.recorder.job
             path = paths.control_socket(paths.state_folder(job.options.state_dir, os.environ), job.path)
-            files.make_folder(path.parent)
-            path.parent.chmod(stat.S_IRWXU)
-            with _short(path) as short:
-                listener = await anyio.create_unix_listener(short, mode=0o600)
-        except (InputError, OSError) as error:
+            elsewhere = "name another folder with --state-dir"
+            with file_errors(path.parent, elsewhere, InputError, "cannot be used"):
+                files.make_folder(path.parent)
+                path.parent.chmod(stat.S_IRWXU)
+                with _short(path) as short:
+                    listener = await anyio.create_unix_listener(short, mode=0o600)
+        except InputError as error:
             self.notify(f"control is not possible in this run: {error}", {})
             return
         try:

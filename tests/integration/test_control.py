@@ -158,6 +158,18 @@ async def test_state_folder_may_have_a_path_too_long_for_a_socket(tmp_path):
         assert (await child.finished()).code == 4
 
 
+@pytest.mark.asyncio
+async def test_run_without_a_usable_control_folder_goes_on_and_names_the_fix(place):
+    place.manifest(pairs(1))
+    folder = place.folder / "state" / "control"
+    folder.parent.mkdir()
+    folder.write_text("", "utf-8")
+    done = await place.call("run", "trial.yaml", "--simulate")
+    assert done.code == 0
+    assert f"control is not possible in this run: {folder}: cannot be used (File exists); " in done.stderr
+    assert "or name another folder with --state-dir\n" in done.stderr
+
+
 def test_socket_of_a_run_that_was_killed_is_no_run(tmp_path):
     ledger = LedgerBuilder(rows=1).begin().write(tmp_path / "nightly.ndjson")
     path = paths.control_socket(tmp_path, ledger)
