@@ -100,7 +100,8 @@ class ManifestReader:
             self.report(0, f"{wrong}: give the manifest a name with --name")
         if self._options.catalog:
             self._defaults = {"catalog": self._options.catalog}
-        yield from self._included(None, "give --catalog Sandbox (or AWS), or a column catalog")
+        where = "a column catalog" if self._path.suffix.lower() == ".csv" else "each line a key catalog"
+        yield from self._included(None, f"give --catalog Sandbox (or AWS), or {where}")
 
     def _included(self, names: Names | None, catalog_hint: str = CATALOG_HINT) -> Iterator[tuple[Row, int]]:
         entries = line_files.ENTRIES.get(self.files[-1].suffix.lower())

@@ -44,7 +44,8 @@ def include_entry(file: Path, folder: Path) -> str:
         where = "the current folder" if folder == Path() else f"the folder {folder}"
         raise InputError(f"{shown}: is outside the manifest's folder; move it into {where}") from None
     entries = line_files.ENTRIES.get(file.suffix.lower())
-    wrong = sections.read_problem(file, shown) if entries else f"{shown}: name a .csv or .ndjson file"
+    other = "name a .csv or .ndjson file; a .yaml or .json file of pairs goes under include: in a manifest"
+    wrong = sections.read_problem(file, shown) if entries else f"{shown}: {other}"
     if wrong or entries is None:
         raise InputError(wrong or "")
     try:

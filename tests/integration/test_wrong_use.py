@@ -72,6 +72,7 @@ WRONG = [
     ("run trial.yaml --name n --catalog AWS", "--catalog is for CSV and NDJSON files"),
     ("run 'my pairs.csv' --catalog Sandbox --simulate", "give the manifest a name with --name"),
     ("run nightly.csv", "12 rows without a catalog: give --catalog Sandbox (or AWS), or a column catalog"),
+    ("validate nightly.jsonl", "12 rows without a catalog: give --catalog Sandbox (or AWS), or each line a"),
     ("run 'foo.**'", "foo.**: the manifest does not exist: check the path"),
     ("run old.ndjson", "old.ndjson: is a ledger, not a manifest"),
     ("run x.yaml --changed-since 9999-01-01", "--changed-since: '9999-01-01' is in the future"),
@@ -216,7 +217,7 @@ WRONG = [
     # A manifest that is begun.
     ("init new.yaml --from absent.csv", "absent.csv does not exist"),
     ("init new.yaml --from columns.csv", "columns.csv:1: column engagement is missing in the header"),
-    ("init new.yaml --from pairs.txt", "pairs.txt: name a .csv or .ndjson file"),
+    ("init new.yaml --from pairs.txt", "pairs.txt: name a .csv or .ndjson file; a .yaml or .json file"),
     ("init ledgers/new.yaml --from pairs.txt", "move it into the folder ledgers"),
     ("init new.csv", "new.csv: a manifest is YAML"),
     ("init new.yaml --name 'a b'", '--name: name "a b" does not match'),
@@ -246,9 +247,10 @@ def layout(tmp_path_factory) -> Path:
     folder: Path = tmp_path_factory.mktemp("layout")
     csv = "engagement,resource\n" + "".join(f"eng-{n:014d},O{n}\n" for n in range(1, 13))
     texts = {"empty.ndjson": "", "ledgers/backfill.ndjson": "", "columns.csv": "a,b\n1,2\n", "pairs.txt": csv}
+    lines = "".join(f'{{"engagement":"eng-{n:014d}","resource":"O{n}"}}\n' for n in range(1, 13))
     texts["events.ndjson"] = '{"type":"event"}\n' * 2
     (folder / "ledgers").mkdir()
-    for name, text in {**texts, "my pairs.csv": csv, "nightly.csv": csv}.items():
+    for name, text in {**texts, "my pairs.csv": csv, "nightly.csv": csv, "nightly.jsonl": lines}.items():
         (folder / name).write_text(text, "utf-8")
     (folder / "picture.yaml").write_bytes(bytes(range(256)))
     (folder / "zeros.ndjson").write_bytes(bytes(9) + b'"}\n')
