@@ -117,8 +117,10 @@ def suggestion(word: str, known: Collection[str]) -> str:
 def _suggestion(word: str, names: tuple[str, ...]) -> str:
     from difflib import get_close_matches  # a valid manifest never needs it
 
-    by_case = {name.casefold(): name for name in names}
-    if near := get_close_matches(word.casefold(), by_case, n=1):
+    by_case, word = {name.casefold(): name for name in names}, word.casefold()
+    # A part of one name alone, such as role of role_arn, means that name: profile is spelled more alike.
+    near = [name for name in by_case if word in name.replace(" ", "_").split("_")]
+    if len(near) == 1 or (near := get_close_matches(word, by_case, n=1)):
         return f"did you mean {by_case[near[0]]}?"
     more = ", …" if len(names) > 10 else ""
     return f"known: {', '.join(names[:10])}{more}"
