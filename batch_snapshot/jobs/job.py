@@ -175,7 +175,7 @@ def open_retry(locked: LockedLedger, past: History, selection: Selecting | None 
     options, path, accounts = locked.options, locked.path, locked.accounts
     before = past.last or locked.began
     assert before is not None  # noqa: S101 - a ledger to be retried has begun
-    warnings = option_warnings(options) + check_ledger_fits(past, before.name, locked)
+    warnings = option_warnings(options) + check_ledger_fits(past, before.name, locked, retry=True)
     settings = recorded_settings(options, before.settings)
     header = structs.replace(before, command="retry", endpoint=locked.endpoint, settings=settings)
     header = structs.replace(header, version=None, discovered_sha256=None, unrecorded_since=None)

@@ -209,21 +209,27 @@ def read_history(path: Path, *, read_only: bool, shared_keys: Mapping[bytes, byt
     return reader.history_of(path, live=live, checked=True, shared_keys=shared_keys)
 
 
-def check_ledger_fits(past: History, name: str, locked: LockedLedger) -> list[str]:
+def check_ledger_fits(past: History, name: str, locked: LockedLedger, *, retry: bool = False) -> list[str]:
     """Refuse a ledger that means something else than this invocation; returns warnings.
 
-    Rows are looked up before they are sent if the ledger is shorter than this machine left it.
+    A retry takes all from the ledger but what its options name. Rows are looked up before they are sent if
+    the ledger is shorter than this machine left it.
     """
     if past.first is None or past.last is None:
         return []
     found, path, run_id = past.first, locked.path, locked.options.run_id
-    way_out = "name another with --ledger"
+
+    def way_out(*flags: str) -> str:
+        return f"leave out {' and '.join(flags)}" if retry else "name another with --ledger"
+
     if found.name != name:
-        raise LedgerError(f"{path}: belongs to manifest {found.name!r}, not {name!r}; {way_out}")
+        raise LedgerError(f"{path}: belongs to manifest {found.name!r}, not {name!r}; {way_out()}")
     if found.endpoint != locked.endpoint:
-        raise LedgerError(f"{path}: was written against {found.endpoint}, not {locked.endpoint}; {way_out}")
+        out = way_out("--simulate", "--endpoint-url")
+        raise LedgerError(f"{path}: was written against {found.endpoint}, not {locked.endpoint}; {out}")
     if run_id and run_id != found.run_id:
-        raise LedgerError(f"{path}: has run id {found.run_id}, not {run_id}; drop --run-id, or {way_out}")
+        out = way_out("--run-id") if retry else f"drop --run-id, or {way_out()}"
+        raise LedgerError(f"{path}: has run id {found.run_id}, not {run_id}; {out}")
     for account in locked.accounts.values():
         known = past.last.accounts.get(account.name)
         values = {key: getattr(account, key) for key in ("role_arn", "profile", "region", "endpoint_url")}
@@ -231,7 +237,8 @@ def check_ledger_fits(past: History, name: str, locked: LockedLedger) -> list[st
         # Where nothing was sent for it yet, it is not settled who signs.
         if known is not None and changed and reader.names_rows(path, account.name):
             was = ", ".join(f"{key} {known.get(key) or 'none'}" for key in values)
-            raise LedgerError(f"{path}: account {account.name!r} has other settings there ({was}); {way_out}")
+            out = way_out("--profile", "--region")
+            raise LedgerError(f"{path}: account {account.name!r} has other settings there ({was}); {out}")
     reminders = reminder_files(name, locked).values()
     if path.stat().st_size >= max((open_runs.length(file, found.run_id) for file in reminders), default=0):
         return []
