@@ -199,14 +199,15 @@ def build_engine(callers: Callers, limits: AccountLimits, recorder: Recorder, rn
     seams = Seams(
         intend=recorder.intend,
         record=recorder.record,
-        identify=partial(identify, accounts=accounts.values()),
+        identify=identify,
         probe=callers.probe,
         clock_skew=callers.clock_skew,
         now=recorder.now,
         rng=rng,
     )
     if isinstance(callers, Clients):
-        seams = replace(seams, send=callers.send, look_up=callers.look_up)
+        identify = partial(identify, accounts=accounts.values())
+        seams = replace(seams, identify=identify, send=callers.send, look_up=callers.look_up)
         return Engine(accounts, seams, settings)
     return Coordinator(accounts, seams, settings, callers)
 

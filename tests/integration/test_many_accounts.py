@@ -44,3 +44,15 @@ async def test_names_of_one_aws_account_share_the_lowest_declared_rate(tmp_path,
     assert warning.endswith("with different rates declared: together they keep to the lowest, 40/s")
     assert [one.learned_rate for one in ended.accounts.values()] == [pytest.approx(20, rel=0.02)] * 2
     assert ended.learned_rate == pytest.approx(40, rel=0.02), "one pace, counted once"
+
+
+@pytest.mark.long
+@pytest.mark.asyncio
+async def test_names_of_one_aws_account_keep_their_own_rates_on_a_cluster(tmp_path):
+    place = Place(tmp_path)
+    accounts = {"a": {"quota": {"per_second": 40}}, "b": {"quota": {"per_second": 20}}}
+    place.manifest([*pairs(5, account="a"), *pairs(5, first=5, account="b")], accounts=accounts)
+    async with serve() as (url, _):
+        line = ["run", "trial.yaml", "--endpoint-url", url, "--engine", "dask", "--workers", "2"]
+        ended = await place.call(*line, "--format", "json", "--progress", "none")
+    assert (ended.code, ended.json["warnings"]) == (0, []), ended.stderr
