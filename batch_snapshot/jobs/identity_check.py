@@ -39,8 +39,8 @@ def refusal(account: str, before: str | None, now: str) -> str | None:
         return None
     was, is_ = (text.removeprefix(AWS_PREFIX) for text in (before, now))
     return (
-        f"account {account!r} was AWS account {was} until now, but these credentials belong to AWS "
-        f"account {is_}: use the earlier ones (AWS_PROFILE, --profile), or name another ledger with --ledger"
+        f"account {account!r} was AWS account {was} until now, but these credentials belong to AWS account "
+        f"{is_}: use the earlier ones (AWS_PROFILE, --profile), or begin another ledger (run --ledger)"
     )
 
 
@@ -149,7 +149,7 @@ def _refusal(job: "Job", name: str, before: str | None, now: str) -> str | None:
             return (
                 f"{row.engagement}/{row.resource} is in it under account {other!r} and would be sent again "
                 f"under {name!r}, which may sign for the same AWS account; {ours}, or "
-                "name another ledger with --ledger if all snapshots are to be made again"
+                "begin another ledger (run --ledger) if all snapshots are to be made again"
             )
     return None
 
