@@ -383,9 +383,8 @@ def _haste(pace: Pace, phase: Phase, peak: float) -> float:
 def declared(rate: float) -> Pace:
     """The pace under a declared rate: start there, adapt downwards only."""
     ceiling = rate * (1 - MARGIN)
-    return Pace(
-        Phase.FOLLOW, peak=ceiling, since=-1e9, known=ceiling, ceiling=ceiling, crest=ceiling, strays=VOUCHED
-    )
+    pace = Pace(Phase.FOLLOW, peak=ceiling, since=-1e9, known=ceiling, ceiling=ceiling, crest=ceiling)
+    return pace._replace(strays=VOUCHED, trial=PaceTrial(ceiling))
 
 
 def redeclared(pace: Pace, rate: float, now: float) -> Pace:

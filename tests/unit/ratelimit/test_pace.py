@@ -920,6 +920,12 @@ def test_throttles_that_go_on_at_half_the_rate_put_the_best_one_on_trial():
     assert best / 5 < life.pace.trial.retreat < best / 2
 
 
+def test_a_declared_rate_is_the_best_one_from_the_start():
+    life = Life(pace.declared(20.0), 1000.0)
+    throttled_often(life)
+    assert life.pace.peak == pace.declared(20.0).peak
+
+
 def test_a_trial_is_passed_if_less_than_half_of_its_calls_are_throttled():
     life = followed(20.0)
     throttled_often(life)
