@@ -1,5 +1,6 @@
 """What the command line tells beside its results: logs as JSON, a look at a run, reports, completions."""
 
+import io
 import json
 import os
 import signal
@@ -167,17 +168,19 @@ async def identified(_: str) -> str:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_status_watch_ends_with_the_run(place, capsys, form):
+def test_status_watch_ends_with_the_run(place, capsys, monkeypatch, form):
     path = place / "l.ndjson"
     LedgerBuilder(4).begin().intend(A, B).write(path)
     codes: list[int] = []
+    # `capsys` loses what another thread writes while it is read.
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
     command = ["status", str(path), "--watch", "--log-format", form]
     watching = threading.Thread(target=lambda: codes.append(cli.main(command)))
     with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):
         watching.start()
-        told = ""
-        while watching.is_alive() and "rows" not in told:
-            told += capsys.readouterr().err
+        while watching.is_alive() and "rows" not in (told := shown.getvalue()):
+            watching.join(0.01)
         with path.open("ab") as file:
             file.writelines(LedgerBuilder().result(A).result(B).end("deferred", at=30).lines)
     watching.join(10)
