@@ -137,6 +137,7 @@ class Pace(NamedTuple):
     starved_since: float | None = None
     #: What the return time is divided by, at least 1.
     haste: float = 1.0
+    #: Whether a higher rate is on trial, or may soon be.
     trial: PaceTrial = PaceTrial()
 
     @property

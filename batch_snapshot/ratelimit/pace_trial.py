@@ -1,21 +1,21 @@
 """Whether throttles are due to the rate: what `pace` tries where a lower rate does not help. Pure.
 
-Where a limit has no burst and other programs call too, who calls less is throttled no less. If each such
-throttle were taken for the limit, they would bring the rate down to the lowest there is, and keep it there.
+Where a limit allows no burst and other programs call too, a slower run is throttled as often as a fast one.
+If each such throttle were taken for the limit, the rate would fall to the lowest there is, and stay there.
 """
 
 from typing import NamedTuple, Self
 
-#: Throttles with no quiet time between them from which a trial is due, and those of a trial that end it.
+#: So many throttles without a quiet time between them make a trial due; so many in a trial end it.
 FEW = 6
 
 
 class PaceTrial(NamedTuple):
     """The answers since a trial began or, without one, since the last quiet time."""
 
-    #: The rate that held in quiet times; a lower one that held draws it down.
+    #: The best rate known: it held in a quiet time. A lower one that holds draws it down.
     best: float = 0.0
-    #: The rate to return to if the best one, on trial, is throttled as often as not; 0: no trial.
+    #: The rate to return to if the trial of the best one fails; 0: there is no trial.
     retreat: float = 0.0
     calls: int = 0
     throttles: int = 0
@@ -42,4 +42,5 @@ class PaceTrial(NamedTuple):
 
     @property
     def passed(self) -> bool:
+        """More than half of them were admitted."""
         return self.retreat > 0 and self.calls >= 2 * FEW
