@@ -19,7 +19,7 @@ If each such **stray** were taken for a limit, they would bring the rate down st
 where a limit does not throttle: alone, well below the rate measured when the limit was last exceeded.
 After some strays the rate that they cost is restored, and from then on a throttle counts only where more
 come together than strays explain (the CUSUM of Bernoulli trials, https://en.wikipedia.org/wiki/CUSUM).
-Where throttles go on though the rate fell by half, the best one known is put on trial (`pace_trial`).
+Where throttles go on far below the best rate known, that one is put on trial (`pace_trial`).
 
 A declared rate is only adapted downwards. Times are seconds of a monotonic clock, rates calls per second.
 """
@@ -354,7 +354,6 @@ def _cut(pace: Pace, now: float, phase: Phase, peak: float, tally: PaceTally) ->
     """The pace after its rate was cut to start from `peak`."""
     floor = min(FLOOR_RATE, pace.ceiling)
     peak = min(max(floor, peak), pace.ceiling)
-    starved = now if pace.starved_since is None and peak <= floor else pace.starved_since
     measured = phase is Phase.FOLLOW and (pace.known is not None or pace.tally.admitted >= ENOUGH)
     returning = pace.phase is phase is Phase.FOLLOW and now - pace.since < pace.unit
     slumped = phase is Phase.CLIMB and pace.phase is not Phase.SEARCH
@@ -366,8 +365,9 @@ def _cut(pace: Pace, now: float, phase: Phase, peak: float, tally: PaceTally) ->
         tally=tally,
         crest=pace.crest if returning or slumped else peak,
         cut_at=now,
-        starved_since=starved,
+        starved_since=now if pace.starved_since is None and peak <= floor else pace.starved_since,
         haste=_haste(pace, phase, peak),
+        trial=pace.trial.measured(peak) if measured else pace.trial,
     )
     return cut._replace(next_call_at=max(pace.next_call_at, now + 1 / cut.rate(now)))
 

@@ -8,12 +8,14 @@ from typing import NamedTuple, Self
 
 #: So many throttles without a quiet time between them make a trial due; so many in a trial end it.
 FEW = 6
+#: A rate below this share of the best one: a limit that fell by half is measured sooner than it is doubted.
+FAR_BELOW = 0.45
 
 
 class PaceTrial(NamedTuple):
     """The answers since a trial began or, without one, since the last quiet time."""
 
-    #: The best rate known: it held in a quiet time. A lower one that holds draws it down.
+    #: The best rate known: it was measured, or held in a quiet time. A lower one that holds draws it down.
     best: float = 0.0
     #: The rate to return to if the trial of the best one fails; 0: there is no trial.
     retreat: float = 0.0
@@ -27,9 +29,13 @@ class PaceTrial(NamedTuple):
         """After many calls at about this rate were admitted with no throttle between them."""
         return self._replace(best=max(rate, (self.best * rate) ** 0.5), calls=0, throttles=0)
 
+    def measured(self, rate: float) -> Self:
+        """After the limit was measured: where calls are throttled at any rate, no time is quiet."""
+        return self._replace(best=max(self.best, rate))
+
     def due(self, rate: float) -> bool:
-        """Whether throttles go on though the rate is less than half of the best one."""
-        return not self.retreat and self.throttles >= FEW and rate < self.best / 2
+        """Whether throttles go on though the rate is far below the best one."""
+        return not self.retreat and self.throttles >= FEW and rate < FAR_BELOW * self.best
 
     def begun(self, rate: float) -> Self:
         """The best rate is on trial instead of this one."""

@@ -911,13 +911,25 @@ def throttled_often(life: Life, each: int = 3) -> None:
     raise AssertionError(life.pace)
 
 
-def test_throttles_that_go_on_at_half_the_rate_put_the_best_one_on_trial():
+def test_throttles_that_go_on_far_below_the_best_rate_put_it_on_trial():
     life = followed(20.0)
     best = life.pace.trial.best
     throttled_often(life)
     assert 15 < best < 25
     assert life.pace.peak == best
-    assert best / 5 < life.pace.trial.retreat < best / 2
+    assert 0.3 < life.pace.trial.retreat / best < 0.45
+
+
+def test_a_measured_rate_is_the_best_one_though_no_time_was_quiet():
+    life = Life(Pace())
+    for _ in range(2):
+        life.step("flow", 15)
+        life.step("send", 0.0)
+        life.step("throttle", 0.0)
+    best = life.pace.known
+    assert best is not None
+    throttled_often(life)
+    assert life.pace.peak == life.pace.trial.best >= best
 
 
 def test_a_declared_rate_is_the_best_one_from_the_start():
