@@ -378,7 +378,7 @@ def _haste(pace: Pace, phase: Phase, peak: float) -> float:
         return pace.haste
     if pace.phase is Phase.FOLLOW and abs(peak / pace.peak - 1) < SAME:
         return max(1.0, pace.haste * LESS_HASTE)
-    return 1.0 if pace.strayed else HASTE
+    return HASTE
 
 
 def declared(rate: float) -> Pace:

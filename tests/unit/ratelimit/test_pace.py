@@ -483,12 +483,12 @@ def test_the_measured_rate_returns_and_then_is_exceeded():
     assert seen[-1] > 1.5 * known
 
 
-def measured(rate: float, haste: float = 1.0, strays: float = 0.0) -> Pace:
+def measured(rate: float, haste: float = 1.0) -> Pace:
     """A pace that followed 10 a second, after a throttle that measured `rate`."""
     tally = new_tally(0.0)
     for number in range(1, 41):
         tally = tally.with_admitted(number / rate, 1.0)
-    follows = pace.learned(10.0, 0.0)._replace(tally=tally, haste=haste, strays=strays, in_flight=3)
+    follows = pace.learned(10.0, 0.0)._replace(tally=tally, haste=haste, in_flight=3)
     then = 41 / rate
     for sent_at in (then, then + 0.01, then + 0.02):
         follows = follows.throttled(sent_at, sent_at, None)
@@ -506,10 +506,6 @@ def test_after_a_first_measure_the_limit_is_probed_in_less_time():
     found, _ = settled(Bucket(20, 20), 300, Pace(), 0.0)
     assert found.phase is Phase.FOLLOW
     assert 1.0 < found.haste <= pace.HASTE
-
-
-def test_strays_that_are_known_hasten_no_probe():
-    assert measured(5.0, strays=pace.MOST).haste == 1.0
 
 
 def test_a_declared_rate_that_is_too_high_is_undercut_and_found_again():
