@@ -122,6 +122,8 @@ class _Verifier:
     #: Snapshots from then on are the run's, or extra.
     began: datetime
     result: Verification
+    #: Two accounts may have rows of one.
+    _engagements: set[tuple[str, str]] = field(default_factory=set)
 
     async def check_account(self, name: str, reader: Reader, environment: Environment) -> None:
         engagements = self.db.execute(
@@ -129,12 +131,14 @@ class _Verifier:
             " ORDER BY catalog, engagement",
             (name, Status.SUCCEEDED, Status.FAILED),
         ).fetchall()
-        begun = self.result.engagements
+        done = 0
 
         async def one(place: tuple[str, str]) -> None:
+            nonlocal done
             await self._check_engagement(reader, *place)
-            self.result.engagements += 1
-            done = self.result.engagements - begun
+            self._engagements.add(place)
+            self.result.engagements = len(self._engagements)
+            done += 1
             environment.on_progress(f"{name}: {done:,} of {plural(len(engagements), 'engagement')}")
 
         await map_concurrently(engagements, one)

@@ -65,6 +65,19 @@ def test_a_simulator_state_file_lasts_from_one_command_to_the_next(call):
     }
 
 
+def test_an_engagement_of_two_accounts_is_counted_once(call):
+    Path("two.yaml").write_text(
+        "version: 1\nname: two\ndefaults: {catalog: Sandbox}\naccounts: {a: {}, b: {}}\npairs:\n"
+        "- {engagement: eng-0123456789abcd, resource: O1, account: a}\n"
+        "- {engagement: eng-0123456789abcd, resource: O2, account: b}\n",
+        "utf-8",
+    )
+    assert call("run", "two.yaml", "--ledger", "two.simulated.ndjson", *WORLD)[0] == 0
+    code, out, _ = call("verify", "two.simulated.ndjson", *WORLD)
+    assert code == 0
+    assert out.startswith("two.simulated.ndjson: 2 succeeded rows in 1 engagement: ")
+
+
 def test_a_manifest_with_discover_says_which_rows_are_not_known_yet(call):
     Path("live.yaml").write_text(
         "version: 1\nname: live\ndefaults: {catalog: Sandbox}\ndiscover: {stages: [Launched]}\n", "utf-8"
