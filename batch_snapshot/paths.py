@@ -142,7 +142,9 @@ def snapshot_index_file(state: Path) -> Path:
 def ledger_lock(ledger: Path) -> Path:
     if not ledger.name:
         raise InputError(f"{ledger}: is a folder; name the ledger's file")
-    return ledger.with_name(f"{ledger.name}.lock")
+    # One file has one lock, also where a link names it.
+    file = files.resolved(ledger) if ledger.is_symlink() else ledger
+    return file.with_name(f"{file.name}.lock")
 
 
 def original_file(ledger: Path, number: int) -> Path:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
+from batch_snapshot import paths
 from batch_snapshot.errors import LockedError, StorageError
 from batch_snapshot.ledger import locks
 from tests.support.marks import on_linux
@@ -205,6 +206,7 @@ REFUSED = """
 import sys
 from pathlib import Path
 from batch_snapshot.ledger import locks
+from batch_snapshot import paths
 from batch_snapshot.errors import LockedError, StorageError
 from tests.support.seccomp import fail_system_call
 refuse, late = fail_system_call("flock", int(sys.argv[2])), len(sys.argv) > 3
@@ -275,3 +277,10 @@ def test_a_lock_file_that_others_removed_does_not_hide_how_the_run_ended(path):
         path.unlink()
         path.parent.rmdir()
     assert_free(path)
+
+
+def test_a_link_to_a_ledger_has_the_lock_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "ledger.ndjson").touch()
+    (tmp_path / "latest").symlink_to("ledger.ndjson")
+    with locks.hold(paths.ledger_lock(tmp_path / "ledger.ndjson"), what="a ledger", since="now"):
+        assert locks.is_held(paths.ledger_lock(tmp_path / "latest"))
