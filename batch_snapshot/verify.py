@@ -122,7 +122,7 @@ class _Verifier:
     #: Snapshots from then on are the run's, or extra.
     began: datetime
     result: Verification
-    #: Two accounts may have rows of one.
+    #: Those checked so far, each once: two accounts may have rows of the same one.
     _engagements: set[tuple[str, str]] = field(default_factory=set)
 
     async def check_account(self, name: str, reader: Reader, environment: Environment) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 
 #: So many throttles without a quiet time between them make a trial due; so many in a trial end it.
 FEW = 6
-#: A rate below this share of the best one: a limit that fell by half is measured sooner than it is doubted.
+#: A trial is due below this share of the best rate: less than half, as a limit that halves is measured anew.
 FAR_BELOW = 0.45
 
 
@@ -30,7 +30,7 @@ class PaceTrial(NamedTuple):
         return self._replace(best=max(rate, (self.best * rate) ** 0.5), calls=0, throttles=0)
 
     def measured(self, rate: float) -> Self:
-        """After the limit was measured: where calls are throttled at any rate, no time is quiet."""
+        """After the limit was measured. Where calls are throttled at any rate, no time is quiet."""
         return self._replace(best=max(self.best, rate))
 
     def due(self, rate: float) -> bool:
@@ -48,5 +48,5 @@ class PaceTrial(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """More than half of them were admitted."""
+        """More than half of the calls on trial were admitted."""
         return self.retreat > 0 and self.calls >= 2 * FEW

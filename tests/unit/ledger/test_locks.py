@@ -206,7 +206,6 @@ REFUSED = """
 import sys
 from pathlib import Path
 from batch_snapshot.ledger import locks
-from batch_snapshot import paths
 from batch_snapshot.errors import LockedError, StorageError
 from tests.support.seccomp import fail_system_call
 refuse, late = fail_system_call("flock", int(sys.argv[2])), len(sys.argv) > 3
