@@ -4,7 +4,7 @@ import csv
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -401,9 +401,28 @@ def _ready_after(page: OpenPage, file: Path) -> float:
     return seconds + time.perf_counter() - began
 
 
-CLOCKED = """new Promise(done => { const began = performance.now(); %s;
-  requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now() - began))) })"""
 SEARCH = "const at = document.getElementById('search'); at.value = %s; at.dispatchEvent(new Event('input'))"
+DRAWN = "new Promise(done => { %s; requestAnimationFrame(() => requestAnimationFrame(done)) })"
+
+
+def _clock(page: OpenPage) -> Callable[[str], float]:
+    """The processor time, in seconds, that the page needs for a step until that is drawn.
+
+    Other work on this machine is no fault of the page.
+    """
+    tools = page.page.context.new_cdp_session(page.page)
+    tools.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def spent() -> float:
+        metrics = tools.send("Performance.getMetrics")["metrics"]
+        return float(next(each["value"] for each in metrics if each["name"] == "TaskDuration"))
+
+    def clocked(step: str) -> float:
+        before = spent()
+        page.js(DRAWN % step)
+        return spent() - before
+
+    return clocked
 
 
 @pytest.mark.long
@@ -423,7 +442,8 @@ def test_page_with_100_000_rows_opens_and_filters_quickly(large, chromium):
         "document.querySelector('th[data-name=engagement] button').click()",
         "document.querySelector('th[data-name=error] button').click()",
     ]
-    # Likewise the best of three.
-    times = [min([page.js(CLOCKED % step) for _ in range(3)]) for step in steps]
-    assert max(times) < 200, times
+    clocked = _clock(page)
+    times = [min(clocked(step) for _ in range(3)) for step in steps]
+    assert min(times) > 0
+    assert max(times) < 0.2, times
     assert page.complaints == []
