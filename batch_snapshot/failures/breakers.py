@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
+from batch_snapshot.failures.error_codes import is_foreign
 from batch_snapshot.models import INVALID_RESPONSE, ErrorKind, Failure
 from batch_snapshot.operations import SNAPSHOT, iam_action
 
@@ -101,7 +102,7 @@ def _general_pattern(failure: Failure, status: int) -> str | None:
     if failure.kind is ErrorKind.TRANSIENT and failure.may_have_landed:
         unread = "server error" if status else "no answer"
         return "garbage" if failure.code == INVALID_RESPONSE else unread
-    if re.fullmatch("[1-4][0-9]{2}|Unknown", failure.code):
+    if is_foreign(failure.code):
         return "foreign"
     return "wrong API" if failure.code in _WRONG_API else None
 

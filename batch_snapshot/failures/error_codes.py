@@ -63,7 +63,7 @@ SERVICE_RULES = _by_name(
     (
         _SERVER_SIDE,
         "InternalServerException InternalError InternalFailure InternalServerError RequestTimeout",
-        "RequestTimeoutException ServiceUnavailable ServiceUnavailableException",
+        "RequestTimeoutException ServiceUnavailable ServiceUnavailableException 408",
     ),
     (
         _MALFORMED,
@@ -143,6 +143,9 @@ def service_failure(
     redirect = 300 <= status < 400
     default = "a redirect, which is not followed" if redirect else "no message"
     unknown = _SERVER_SIDE if server_side else _NO_ANSWER if redirect else _UNKNOWN_REFUSAL
+    if unknown is _UNKNOWN_REFUSAL and is_foreign(code):
+        # A filter that reads answers puts its page in the place of the service's: the work may be done.
+        unknown = _UNKNOWN
     rule = SERVICE_RULES.get(code, unknown)
     if status == 407:
         # The service never answers 407: the proxy does, and it has forwarded nothing.
@@ -156,6 +159,11 @@ def service_failure(
         request_id=_shortened(request_id),
         retry_after=retry_after,
     )
+
+
+def is_foreign(code: str) -> bool:
+    """Whether an error answer is not the service's, which names a code: for others it is their status."""
+    return re.fullmatch("[1-4][0-9]{2}|Unknown", code) is not None
 
 
 def client_failure(class_names: Iterable[str], message: str, *, unconnected: bool = False) -> Failure:

@@ -16,6 +16,7 @@ KINDS: Final[Mapping[str, str]] = {
     "internal-after": "the work done, then InternalServerException",
     "unavailable": "a load balancer's HTML 503, nothing done",
     "unavailable-after": "the work done, then the HTML 503",
+    "blocked-after": "the work done, then a filter's HTML 403",
     "reset-before": "the connection reset, nothing done",
     "reset-after": "the work done, then the connection reset",
     "late": "InternalServerException or a hang-up at once, the work done late_delay seconds afterwards",
@@ -97,12 +98,14 @@ _UNAVAILABLE: Final = (
     b"<html>\r\n<head><title>503 Service Temporarily Unavailable</title></head>\r\n<body>\r\n"
     b"<center><h1>503 Service Temporarily Unavailable</h1></center>\r\n</body>\r\n</html>\r\n"
 )
+_BLOCKED: Final = b"<html><body><h1>Access denied</h1>This answer was held back.</body></html>"
 _GARBAGE: Final = b"<html><body><h1>Welcome</h1>You are not logged in to this network.</body></html>"
 #: Answers that hide the good one, by kind without `-before` and `-after`: they look the same either way.
 _DISGUISES: Final = {
     "internal": INTERNAL_ERROR,
     "reset": Response(0, b"", "reset"),
     "unavailable": Response(503, _UNAVAILABLE, "http-503", "text/html"),
+    "blocked": Response(403, _BLOCKED, "http-403", "text/html"),
     "garbage": Response(200, _GARBAGE, "junk", "text/html"),
     "no-arn": Response(200, b"{}", "junk"),
 }

@@ -127,12 +127,12 @@ def answers(simulator: Simulator) -> list[str]:
 
 
 async def test_a_service_that_remembers_for_ever_is_asked_again_under_the_same_token():
-    async with trial(12, faults=breaks(*AFTER, first=12)) as it:
-        assert (await it.run(max_attempts=1)).counts == (0, 0, 12, 0)
+    async with trial(14, faults=breaks(*AFTER, "blocked-after", first=14)) as it:
+        assert (await it.run(max_attempts=1)).counts == (0, 0, 14, 0)
         assert it.states == {("in_doubt", True, 0)}
         # Within the time to live nothing needs to be looked up.
         assert (await it.run(pass_by=200.0)).exit_code == 0
-        assert answers(it.simulator)[12:] == ["replay"] * 12
+        assert answers(it.simulator)[14:] == ["replay"] * 14
         assert it.reconciled == 0
         it.assert_settled()
 
@@ -150,11 +150,11 @@ async def test_a_service_that_forgets_after_a_minute_is_looked_into_first():
 
 
 async def test_so_does_retry_out_of_the_ledger_alone():
-    async with trial(3, forget_after=60.0, faults=breaks(*AFTER, first=3)) as it:
-        assert (await it.run(max_attempts=1, token_ttl=30.0)).counts == (0, 0, 3, 0)
+    async with trial(4, forget_after=60.0, faults=breaks(*AFTER[:3], "blocked-after", first=4)) as it:
+        assert (await it.run(max_attempts=1, token_ttl=30.0)).counts == (0, 0, 4, 0)
         it.manifest.unlink()
         assert (await it.retry(pass_by=61.0, token_ttl=30.0)).exit_code == 0
-        assert (len(answers(it.simulator)), it.reconciled) == (3, 3)
+        assert (len(answers(it.simulator)), it.reconciled) == (4, 4)
         it.assert_settled()
 
 

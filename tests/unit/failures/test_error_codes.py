@@ -51,6 +51,10 @@ def test_a_5xx_may_always_have_been_carried_out(code):
     [
         *((code, status, LOST) for code, status in [("503", 503), ("502", 502), ("504", None), ("New", 500)]),
         ("BrandNewException", 400, (ErrorKind.UNKNOWN, Verdict.REFUSED, False)),
+        # Not the service's own answer: a filter may have put it in the place of that.
+        *((code, 403, UNKNOWN) for code in ("403", "Unknown")),
+        ("408", 408, LOST),
+        ("429", 429, (ErrorKind.TRANSIENT, Verdict.THROTTLED, False)),
     ],
 )
 def test_an_unknown_5xx_is_transient_and_an_unknown_4xx_a_refusal_of_its_own_kind(code, status, expected):

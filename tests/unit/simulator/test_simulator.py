@@ -391,6 +391,7 @@ SEEN = {
     "internal-after": ("InternalServerException", True),
     "unavailable": ("503", False),
     "unavailable-after": ("503", True),
+    "blocked-after": ("403", True),
     "reset-before": ("Connection reset by peer", False),
     "reset-after": ("Connection reset by peer", True),
     "slow": (None, True),
