@@ -158,7 +158,9 @@ def _refuse_all_but_ledgers(path: Path, begin: bytes) -> None:
         raise reader.not_begun(path, "then run its manifest")
     what, default = "is not a ledger: no line of it is one of a ledger", ""
     if path.suffix in {".yaml", ".yml", ".csv"}:
-        what, default = "is a manifest, not a ledger", f", by default ledgers/{path.stem}.ndjson"
+        named = re.search(rb"^name:\s*[\"']?([A-Za-z0-9._-]+)", begin, re.MULTILINE)
+        what = "is a manifest, not a ledger"
+        default = f", by default ledgers/{named[1].decode() if named else path.stem}.ndjson"
     raise InputError(
         f"{path}: {what}: name a ledger that a run wrote{default} (`batch-snapshot ls` lists them)"
     )

@@ -97,6 +97,7 @@ WRONG = [
     (f"retry {LONG}", "File name too long"),
     ("status absent.ndjson", "absent.ndjson"),
     ("status trial.yaml", "trial.yaml: is a manifest, not a ledger"),
+    ("status nightly.yaml", "by default ledgers/trial.ndjson ("),
     ("status pairs.txt", "is not a ledger"),
     ("status empty.ndjson", "empty.ndjson"),
     ("status zeros.ndjson", "move it away with `mv zeros.ndjson zeros.ndjson.original`"),
