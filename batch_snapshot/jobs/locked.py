@@ -76,6 +76,8 @@ def lock_ledger(
         options = stack.enter_context(isolate_simulated_state(options, simulated=options.simulate))
         targets = resolve_targets(manifest.accounts, options, profiles.endpoints)
         path, today, warnings = resume.choose_ledger(manifest.name, options, now)
+        if path.is_symlink() and not files.exists(path):
+            raise reader.missing(path)
         if not read_only:
             _lock_file(stack, path, now)
             _lock_accounts(stack, manifest.name, targets, options, now)

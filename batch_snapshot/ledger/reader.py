@@ -140,6 +140,10 @@ def not_begun(path: Path, then: str = SAME_COMMAND) -> LedgerError:
 
 
 def missing(path: Path) -> LedgerError:
+    if path.is_symlink():
+        file = files.resolved(path)
+        out = "put that file back (is its disk mounted?), or name another ledger"
+        return LedgerError(f"{path}: is a link to {file}, which does not exist; {out}")
     near = files.nearest(path, "*.ndjson")
     out = f"did you mean {near}?" if near else "name a ledger that a run has written"
     return LedgerError(f"{path}: there is no such file; {out}")

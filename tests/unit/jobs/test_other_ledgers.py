@@ -183,6 +183,17 @@ async def test_the_same_ledger_by_another_path_is_resumed(place, monkeypatch, fo
         assert_exactly_once_of(simulator, 6)
 
 
+async def test_a_link_to_a_ledger_that_is_gone_begins_no_other_one(place):
+    """Its file may lie on a disk that is not mounted, and records which snapshots exist."""
+    link, file = Path("latest.ndjson"), place.folder / "disk" / "l.ndjson"
+    link.symlink_to(file)
+    given = Options(endpoint_url="http://127.0.0.1:9", ledger=str(link))
+    for begin in (run.run_sync, run.dry_run, lambda *_: run.retry_sync(link)):
+        with pytest.raises(InputError, match=re.escape(f"{link}: is a link to {file}, which does not exist; ")):
+            begin(place.folder / "trial.yaml", given)
+    assert not file.parent.exists(), "no lock is left there either"
+
+
 def assert_exactly_once_of(simulator, number):
     made = {(one.engagement, one.resource) for one in simulator.snapshots}
     assert len(made) == len(simulator.snapshots) == number
