@@ -3,6 +3,7 @@
 Only `Ledger` writes a ledger, and only while its lock is held (see `locks`). It repairs a torn last line.
 """
 
+import fcntl
 import os
 import threading
 from contextlib import suppress
@@ -16,6 +17,7 @@ from batch_snapshot.errors import (
     SAME_COMMAND,
     LedgerError,
     LedgerWriteError,
+    LockedError,
     StorageError,
     file_error,
     is_path_error,
@@ -45,11 +47,18 @@ class Ledger:
         try:
             self._fd = _open(path)
             try:
+                # The lock file does not protect a file with two names, or when somebody removes it.
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._size = _repair_tail(self._fd, path)
                 files.sync_folder(path.parent)
             except BaseException:
                 os.close(self._fd)
                 raise
+        except BlockingIOError:
+            raise LockedError(
+                f"locked: {path} is in use by another run, under another name or after its lock file was "
+                "removed; wait until that run ends, or stop it"
+            ) from None
         except OSError as error:
             raise self._not_opened(error) from None
 

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from batch_snapshot import manifest
 from batch_snapshot.config.options import Options
-from batch_snapshot.errors import LedgerError, LedgerWriteError, StateFolderError
+from batch_snapshot.errors import LedgerError, LedgerWriteError, LockedError, StateFolderError
 from batch_snapshot.ledger import history, reader, records, writer
 from batch_snapshot.ledger.writer import Ledger
 from batch_snapshot.models import Account, ErrorKind, RowError
@@ -344,3 +344,13 @@ def test_a_sync_returns_only_when_what_was_appended_before_it_is_durable(path):
         regular.join()
         intent.join()
     assert set(errors) == {"regular", "intent"}
+
+
+def test_a_ledger_with_two_names_is_written_by_one_run_at_a_time(tmp_path):
+    """Each name has a lock file of its own."""
+    one, other = tmp_path / "one.ndjson", tmp_path / "other.ndjson"
+    one.touch()
+    other.hardlink_to(one)
+    with Ledger(one), pytest.raises(LockedError, match=r"other.ndjson is in use by another run"):
+        Ledger(other)
+    Ledger(other).__exit__()
