@@ -123,8 +123,10 @@ class SharedPace(LocalPace):
         self._last: tuple[str | None, Pace | None] = (None, None)
 
         def join(text: str | None, age: float) -> str | None:
-            known = self._parse(text)
-            if known and age <= IN_USE_FOR:
+            stored, known = pace_handover.load(text), self._parse(text)
+            # At its own declared rate it met no limit, and says nothing about ours.
+            unmet = stored is not None and stored.peak >= stored.ceiling != start.ceiling
+            if known and age <= IN_USE_FOR and not unmet:
                 self.pace = known
                 return None
             if known and start.ceiling < inf:

@@ -495,6 +495,22 @@ def test_a_declared_rate_outlasts_its_run(usage, clock, rate):
     assert joined(usage, clock, pace.declared(rate)).pace.opens(clock.now) == clock.now
 
 
+@pytest.mark.parametrize(("before", "now"), [(1.0, 50.0), (50.0, 1.0)])
+def test_a_run_begins_at_its_own_declared_rate_right_after_one_with_another(usage, clock, before, now):
+    joined(usage, clock, pace.declared(before)).change(lambda known: known.permitted(clock.now))
+    clock.now += 1
+    one = joined(usage, clock, pace.declared(now))
+    one.change(lambda known: known.permitted(clock.now))
+    assert one.pace.rate(clock.now) == one.pace.allowed * (1 - pace.MARGIN) == now * (1 - pace.MARGIN)
+
+
+def test_a_limit_that_was_just_met_holds_for_a_run_with_another_declared_rate(usage, clock):
+    one = joined(usage, clock, pace.declared(50.0))
+    for _ in range(9):
+        one.change(lambda known: known.permitted(clock.now).throttled(clock.now, clock.now, None))
+    assert joined(usage, clock, pace.declared(40.0)).pace.peak == one.pace.peak < 10
+
+
 def test_a_slot_of_an_earlier_boot_delays_a_call_by_one_gap_at_most(usage, clock):
     clock.now = 1e6
     joined(usage, clock, pace.declared(0.5)).change(lambda known: known.permitted(clock.now))
