@@ -30,7 +30,14 @@ from batch_snapshot.engine.limits import AccountLimits
 from batch_snapshot.engine.pool import Engine
 from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.engine.seams import Seams
-from batch_snapshot.errors import InputError, ManifestError, StorageError, install_command
+from batch_snapshot.errors import (
+    SAME_COMMAND,
+    InputError,
+    ManifestError,
+    StateFolderError,
+    StorageError,
+    install_command,
+)
 from batch_snapshot.jobs import identity_check, outcome, plan
 from batch_snapshot.jobs.control import Controller
 from batch_snapshot.jobs.job import Job, Selecting, open_retry, open_run
@@ -258,7 +265,9 @@ async def _run_engine(
             first = first.exceptions[0]
         if first is None:
             raise
-        raise first from None
+        # Calls were made, so no argument is refused any more.
+        late = StorageError(f"{first}, {SAME_COMMAND}") if isinstance(first, StateFolderError) else first
+        raise late from None
 
 
 def _stop_if_manifest_changes(engine: RunState, batches: Iterator[list[Request]]) -> Iterator[list[Request]]:

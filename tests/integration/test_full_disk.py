@@ -13,10 +13,12 @@ from typing import NamedTuple
 
 import pytest
 
+from batch_snapshot import paths
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.engine import pool
-from batch_snapshot.errors import LedgerWriteError
+from batch_snapshot.errors import LedgerWriteError, StorageError
 from batch_snapshot.jobs import run
+from batch_snapshot.jobs.preview import Preview
 from batch_snapshot.models import Outcome
 from batch_snapshot.reporting import status
 from batch_snapshot.simulator import Simulator, SimulatorSettings, serve
@@ -237,6 +239,25 @@ async def test_a_folder_that_cannot_be_written_is_told_before_any_call(place):
         assert (said.code, said.stdout) == (2, "")
         assert str(where) in said.stderr
         assert len(said.stderr.splitlines()) == 1
+
+
+async def test_a_state_folder_that_breaks_after_the_first_call_is_no_wrong_argument(place):
+    """Exit code 2 says that nothing was called."""
+    manifest = place.manifest(pairs(2))
+    async with serve() as (url, simulator):
+        (file,) = paths.unfinished_files(place.folder / "state", "trial", ["default"], url).values()
+
+        def break_it(_: Preview) -> bool:
+            file.mkdir()
+            return True
+
+        with pytest.raises(StorageError, match="then run the same command$") as caught:
+            await run.run(manifest, options(place, url), run.Hooks(confirm=break_it))
+        assert caught.value.exit_code == 5
+        assert simulator.calls
+        file.rmdir()
+        assert (await run.run(manifest, options(place, url))).exit_code == 0
+        assert_exactly_once(simulator, place.ledger, pairs(2))
 
 
 # -- damaged under the run ---------------------------------------------------------------------------
