@@ -251,7 +251,7 @@ async def test_a_state_folder_that_breaks_after_the_first_call_is_no_wrong_argum
             file.mkdir()
             return True
 
-        with pytest.raises(StorageError, match="then run the same command$") as caught:
+        with pytest.raises(StorageError, match=r"then run the same command$") as caught:
             await run.run(manifest, options(place, url), run.Hooks(confirm=break_it))
         assert caught.value.exit_code == 5
         assert simulator.calls
