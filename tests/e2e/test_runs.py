@@ -95,8 +95,8 @@ async def retry_until_settled(url: str, simulator: Simulator, **given: Any) -> S
     raise AssertionError(f"not settled after 20 retries: {summary.failures}")
 
 
-#: All but the one whose conflicts take seconds to settle.
-PROMPT = tuple(kind for kind in KINDS if kind != "late")
+#: All but the one whose conflicts take seconds to settle, and the one that only another run settles.
+PROMPT = tuple(kind for kind in KINDS if kind not in {"late", "blocked-after"})
 
 
 def faults(*, every: int = 5, kinds: tuple[str, ...] = PROMPT) -> Faults:
