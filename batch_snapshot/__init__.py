@@ -52,7 +52,7 @@ __all__ = [
     "run_sync",
 ]
 
-#: Where the names live; imported at their first use, for some bring aioboto3 with them.
+#: The module of each name. It is imported at the first use of the name, because some import aioboto3.
 _MODULES = {
     **dict.fromkeys(("Hooks", "retry", "retry_sync", "run", "run_sync"), "jobs.run"),
     **dict.fromkeys(("Options", "Settings"), "config.options"),

@@ -249,23 +249,23 @@ def user_path(text: str, flag: str) -> str:
     if not text.strip():
         raise InputError(f"{flag}: is empty; name a path")
     if "\0" in text:
-        raise InputError(f"{flag} {shown}: holds a zero byte, which no path can")
+        raise InputError(f"{flag} {shown}: contains a zero byte, which no path can contain")
     if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
         raise InputError(
             f"{flag} {shown}: {scheme[0]}… is a URL, not a path: name a file on this machine, and copy it "
-            f"from or to there (a folder that is really called so: ./{shown})"
+            f"from or to there (for a folder with this name, write ./{shown})"
         )
     if text == "-":
         raise InputError(
             f"{flag} -: standard input and output are not used here, since files are read more than once: "
-            "name a file (one that is really called so: ./-)"
+            "name a file (for a file with this name, write ./-)"
         )
     text = os.path.expanduser(text)  # noqa: PTH111 - a Path loses the end of a pattern
     if text.startswith("~"):
         user = shortened(escaped(text.partition("/")[0]))
         raise InputError(
             f"{flag} {shown}: the home folder of {user} is not known on this machine: write the whole "
-            f"path (a folder that is really called so: ./{shown})"
+            f"path (for a folder with this name, write ./{shown})"
         )
     if text.count("/") > MOST_PARTS:
         raise InputError(f"{flag} {shown}: has more than {MOST_PARTS} parts; name a shorter path")

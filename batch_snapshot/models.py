@@ -176,7 +176,7 @@ class Account:
         return parts[4] if len(parts) > 5 and parts[4] else None
 
 
-#: Stands for the time of a first try that nobody knows, as the lines of a ledger that told it are lost.
+#: Stands for the time of a first try that is not known, because lines of the ledger are lost.
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -18,13 +18,13 @@ from urllib.parse import quote, unquote, urlsplit
 #: Replaces a secret.
 INSTEAD = "[secret]"
 
-#: A secret of so many characters is looked for anywhere in a text. AWS's secret keys have 40.
+#: A secret of at least this many characters is looked for anywhere in a text. AWS's secret keys have 40.
 LONG = 8
 
-#: A password of so many characters is looked for as a word; a shorter one is only taken out of URLs.
+#: A password of at least this many characters is looked for as a word; a shorter one only in URLs.
 SHORTEST_WORD = 4
 
-#: A part of a webhook's path that has so many characters counts as a secret.
+#: A part of a webhook's path with at least this many characters counts as a secret.
 LONGEST_NAME = 16
 
 WEBHOOK_FLAG = "--notify-webhook"

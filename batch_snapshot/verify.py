@@ -26,10 +26,10 @@ from batch_snapshot.operations import NOT_FOUND, create_operation
 from batch_snapshot.sqlite import Connection
 from batch_snapshot.text import plural, timestamp
 
-#: A snapshot may be dated so much before the run that made it, by the service's clock.
+#: By how much the service's clock may date a snapshot before the run that made it.
 MARGIN = timedelta(minutes=1)
 
-#: Up to so many revisions of a pair that its list leaves out are read one by one.
+#: Up to this many revisions of a pair that its list leaves out are read one by one.
 GAPS = 100
 
 #: The fields of a row that its snapshots in an engagement have in common.
@@ -67,7 +67,7 @@ async def verify(
 ) -> Verification:
     """Compare the ledger at `path` with the service; no run may be writing it.
 
-    `sample`: check only so many succeeded rows, the same ones each time.
+    `sample`: check only this many succeeded rows, the same ones each time.
     """
     header = run_line(path)
     if locks.is_held(paths.ledger_lock(path)):
@@ -96,7 +96,7 @@ async def verify(
 
 
 def _choose_rows(db: Connection, sample: int | None, result: Verification) -> None:
-    """Count the succeeded rows, and keep only so many of them as the `sample` has."""
+    """Count the succeeded rows, and keep only `sample` of them."""
     count = "SELECT count(*) FROM rows WHERE status = ?"
     (result.succeeded,) = db.execute(count, (Status.SUCCEEDED,)).fetchone()
     if sample is not None:

@@ -73,14 +73,14 @@ def _proxy_failure(inner: Any, error: Exception, names: list[str]) -> Failure:
     # The URL may hold a password, so only its host is named.
     where = urlsplit(str(getattr(error, "kwargs", {}).get("proxy_url", "")))
     host = where.netloc.rpartition("@")[2] or "of the environment"
-    message = f"the proxy {host} opens no tunnel: it answered {inner.status}"
+    message = f"the proxy {host} refused the tunnel: it answered {inner.status}"
     return error_codes.client_failure([error_codes.PROXY_LOGIN] if inner.status == 407 else names, message)
 
 
 def _connection_message(error: Any) -> str | None:
     if type(error).__name__ == "ConnectionTimeoutError":
         # Its last word is the URL.
-        return f"cannot reach {urlsplit(str(error).split()[-1]).netloc}: no connection within the time-out"
+        return f"cannot reach {urlsplit(str(error).split()[-1]).netloc}: no connection before the time-out"
     if isinstance(error, ssl.SSLError) or not hasattr(error, "os_error"):
         return None
     cause: OSError = error.os_error

@@ -73,9 +73,9 @@ class Clients:
 
     Every method raises an `ApiError` where a call fails, or where there are no credentials to sign with.
 
-    More `accounts` may be added. The skew is measured against the clock `now`; `rng` draws the jitter between
-    two tries to get credentials; what `allowed` raises before a call is signed is raised, and the call is not
-    made; `creates` are the operations that carry rows out, chosen by a row's resource type.
+    More `accounts` may be added. The skew is measured against the clock `now`. `rng` draws the jitter between
+    two tries to get credentials. `allowed` is called before a call is signed: if it raises, the call is not
+    made. `creates` are the operations that carry rows out, chosen by a row's resource type.
     """
 
     def __init__(

@@ -297,13 +297,13 @@ def check_proxy(url: str) -> None:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise InvalidProxyError("the URL of the proxy has a port or a host that is none") from None
+        raise InvalidProxyError("the URL of the proxy has an invalid host or port") from None
     host = parts.hostname
     # botocore puts http:// before whatever begins otherwise: http://socks5://host:1080
     if "://" in url.partition("://")[2]:
-        raise InvalidProxyError("the URL of the proxy begins with neither http:// nor https://")
+        raise InvalidProxyError("the URL of the proxy must begin with http:// or https://")
     if not host or any(char.isspace() for char in url) or port == 0:
-        raise InvalidProxyError("the URL of the proxy names no host and port that can be called")
+        raise InvalidProxyError("the URL of the proxy has no usable host and port")
     try:
         URL(url)
         f"{parts.username}:{parts.password}".encode("latin-1")

@@ -87,7 +87,7 @@ async def ask(prompt: str) -> str:
     except OSError:
         raise MfaCodeError(
             "the profile needs an MFA code, and there is no terminal to ask for it: start the command in "
-            "one, or let a profile without mfa_serial, or temporary credentials, sign"
+            "a terminal, or use temporary credentials or a profile without mfa_serial"
         ) from None
     try:
         with _without_echo(terminal):

@@ -166,7 +166,7 @@ def _token(path: str) -> str:
             raise CredentialsError(f"{what} {why}")
         return Path(path).read_bytes().decode()
     except UnicodeDecodeError:
-        raise CredentialsError(f"{what} holds no text") from None
+        raise CredentialsError(f"{what} is not text") from None
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise CredentialsError(f"{what} cannot be read ({why})") from None
@@ -215,7 +215,9 @@ async def _run_process(profile: str, within: float, *command: str, **_: Any) -> 
             raise
         took = isinstance(error, TimeoutError)
         why = f"did not end within {within:g} s" if took else f"printed more than {LARGEST:,} bytes"
-        raise CredentialsError(f"{name} {why}; it was ended, with all that it had started") from None
+        raise CredentialsError(
+            f"{name} {why}; it was killed, with all processes that it had started"
+        ) from None
 
 
 async def _read(stream: Any) -> bytes:
@@ -282,13 +284,13 @@ def _unparsed(path: str, error: object) -> str:
     """Where a configuration file is invalid; its lines may hold secrets."""
     if isinstance(error, configparser.DuplicateSectionError | configparser.DuplicateOptionError):
         option = getattr(error, "option", None)
-        what = f"option {option} stands twice in section [{error.section}]" if option else None
-        return f"{path}:{error.lineno}: {what or f'section [{error.section}] stands twice'}"
+        what = f"option {option} appears twice in section [{error.section}]" if option else None
+        return f"{path}:{error.lineno}: {what or f'section [{error.section}] appears twice'}"
     if isinstance(error, configparser.MissingSectionHeaderError):
-        return f"{path}:{error.lineno}: a line before any [section]; it is not shown"
+        return f"{path}:{error.lineno}: a line before the first [section]; its text is not shown"
     if isinstance(error, configparser.ParsingError):
         lines = ", ".join(str(number) for number, _ in error.errors[:5])
-        return f"{path}: line {lines}: neither a [section] nor key = value; what stands there is not shown"
+        return f"{path}: line {lines}: neither a [section] nor key = value; its text is not shown"
     if isinstance(error, UnicodeDecodeError):
         return f"{path}: is not UTF-8"
     return f"{path}: a nested block has a line without = in it"

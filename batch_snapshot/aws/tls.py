@@ -56,7 +56,7 @@ def _check(path: str, setting: str, load: str, *more: str | None) -> None:
                 raise TrustFileError(f"{setting}={path}: {file} is not a regular file")
         getattr(context, load)(path, *more, **options)
     except ssl.SSLError as error:
-        why = f"it is no PEM file of certificates ({error.reason})"
+        why = f"it is not a PEM file with certificates ({error.reason})"
         raise TrustFileError(f"{setting}={path}: {why}") from None
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)

@@ -22,7 +22,7 @@ SECTIONS = (
 _PLAIN = {
     r"is not a valid integer(?: range)?": "is not a whole number",
     r"is not a valid float(?: range)?": "is not a number",
-    r"is not in the range x>=(\S+?)\.?$": r"is too small: the least is \1",
+    r"is not in the range x>=(\S+?)\.?$": r"is too small: the minimum is \1",
     r"is not in the range (\S+)<=x<=(\S+?)\.?$": r"is not between \1 and \2",
     r"is not a valid boolean.*$": "is not yes or no",
     r"(?<=[:,])\n\t": " ",
@@ -43,7 +43,7 @@ class Option(click.Option):
     bare = False
 
     def get_help_extra(self, ctx: click.Context) -> Any:
-        """Without ranges, which say little (x>=1); a wrong number is told its range."""
+        """Leave out ranges such as x>=1: the error about a wrong number shows the range."""
         return {name: text for name, text in super().get_help_extra(ctx).items() if name != "range"}
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
@@ -120,7 +120,7 @@ class SectionedCommand(click.Command):
         known = {one.variable(ctx) for one in self.options}
         begin = terminal.variable(ctx.info_name or "")
         unknown = [name for name in os.environ if name.startswith(begin) and name not in known]
-        terminal.warn([f"${name}: there is no such option of {ctx.command_path}" for name in unknown])
+        terminal.warn([f"${name}: {ctx.command_path} has no such option" for name in unknown])
         return super().invoke(ctx)
 
     def get_help(self, ctx: click.Context) -> str:

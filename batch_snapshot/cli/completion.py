@@ -15,7 +15,7 @@ from batch_snapshot.cli.terminal import PROG
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion_command(context: click.Context, shell: str) -> None:
-    """Print the completions for SHELL; it then knows commands, flags, files, accounts and error kinds."""
+    """Print a script with which your shell completes commands, flags, files, accounts and error kinds."""
     from click.shell_completion import shell_complete
 
     variable = f"_{PROG.replace('-', '_').upper()}_COMPLETE"

@@ -22,14 +22,14 @@ from batch_snapshot.cli import options, terminal
 def control_command(
     ledger: Path, action: str, value: str | None, account: str | None, state_dir: Path | None
 ) -> None:
-    """Have the run that writes LEDGER do something; it takes effect within a second.
+    """Pause, resume, slow down or end the run that writes LEDGER, within a second.
 
-    pause: no new call begins, and calls in flight end. The run keeps its locks, and --max-duration goes on.
-    resume: calls begin again. rate N: so many calls a second and account, as with --rate. concurrency N: so
-    many calls in flight. drain: calls in flight end, then the run ends with exit code 4, and the same command
-    continues it.
+    pause: calls in flight finish, and no new call begins. The run keeps its locks, and --max-duration keeps
+    counting. resume: calls begin again. rate N: N calls a second for each account, as with --rate.
+    concurrency N: at most N calls in flight. drain: calls in flight finish, then the run ends with exit
+    code 4, and the same command continues it.
 
-    Only the run's own user can do this, on the same machine. The ledger records it.
+    Only the user who started the run can do this, on the same machine. The ledger records it.
     """
     from batch_snapshot.jobs import control
 

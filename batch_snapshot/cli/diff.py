@@ -30,10 +30,12 @@ from batch_snapshot.errors import InputError
 @click.argument("before", type=params.FILE)
 @click.argument("after", type=params.FILE)
 def diff_command(before: Path, after: Path, *, payload: bool, **given: Any) -> int:
-    """Show what differs between two nights: the ledgers BEFORE and AFTER. Nothing is called.
+    """Show what differs between two nights: the ledgers BEFORE and AFTER.
 
-    Exit code 1 if rows fail, or are in doubt, that did not before. With --payload it is 0, or 1 if a ledger's
-    snapshot cannot be fetched, and a ledger takes one read for each snapshot that --exports lacks.
+    This calls nothing. The exit code is 1 if rows fail, or are in doubt, that did not before.
+
+    With --payload each snapshot of a ledger that --exports lacks takes one read. The exit code is 1 if one
+    cannot be fetched.
     """
     from batch_snapshot.ledger import diff
 
@@ -43,7 +45,7 @@ def diff_command(before: Path, after: Path, *, payload: bool, **given: Any) -> i
     for param in context.command.params:
         source = context.get_parameter_source(param.name or "")
         if param.name in given and source is ParameterSource.COMMANDLINE:
-            raise InputError(f"{param.opts[0]}: is for --payload; leave it out, or give that too")
+            raise InputError(f"{param.opts[0]}: works only with --payload: add --payload, or leave it out")
     found = diff.diff(*(params.LEDGER.convert(one, None, None) for one in (before, after)))
     if files.resolved(before) == files.resolved(after):
         terminal.warn([f"{before}: is compared with itself; name the ledgers of two nights"])

@@ -11,7 +11,7 @@ from batch_snapshot.operations import SNAPSHOT, SOURCES
 
 @options.command(
     f"""
-    Make a manifest out of the service's own lists.
+    Make a manifest from the service's own lists.
     $ batch-snapshot discover --catalog Sandbox --output found.yaml --stage Committed,Launched
     $ batch-snapshot discover --catalog Sandbox --update found.yaml
     --catalog=[AWS|Sandbox]  The catalog whose lists are read.
@@ -39,7 +39,7 @@ from batch_snapshot.operations import SNAPSHOT, SOURCES
     changed_since={"type": str},
 )
 def discover_command(output: Path | None, update: Path | None, name: str | None, **given: Any) -> int:
-    """Make a manifest out of the service's own lists.
+    """Make a manifest from the service's own lists.
 
     The same command resumes a search that was interrupted.
     """

@@ -59,7 +59,7 @@ def report(error: BaseException, arguments: Sequence[str], reporter: terminal.Re
 def _interrupt(error: BaseException, reporter: terminal.Reporter) -> tuple[str, str, int]:
     causes = (error, error.__cause__, error.__context__)
     signalled = next((one for one in causes if isinstance(one, KeyboardInterrupt)), None)
-    what = f"interrupted ({interrupts.name(signalled)})" if signalled else "the input ended at a prompt"
+    what = f"interrupted ({interrupts.name(signalled)})" if signalled else "the input ended at a question"
     return "interrupted", f"{what}{reporter.interrupt_note}", interrupts.exit_code(signalled or error)
 
 

@@ -15,8 +15,8 @@ from batch_snapshot.cli import options, params, terminal
     $ batch-snapshot export ledgers/*.ndjson --output snapshots --format csv
     --output=FILE|FOLDER    A file that ends in .ndjson, .csv or .parquet, or a folder that gets a file for
                             each ledger.
-    --format=[ndjson|csv|parquet] kind  Of the files in a folder. Default: ndjson. A file has the format of
-                            its ending.
+    --format=[ndjson|csv|parquet] kind  Format of the files in a folder. Default: ndjson. The ending of a
+                            single file decides its format.
     --fields --summary
     """,
     options.reading,

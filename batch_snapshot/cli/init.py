@@ -23,8 +23,8 @@ from batch_snapshot.errors import InputError
 def init_command(file: Path | None, name: str | None, pairs: Path | None) -> None:
     """Write a commented manifest to FILE, or print it.
 
-    FILE is never overwritten. With --from its columns are checked; other names of columns, as a CRM exports
-    them, are recognised by their values.
+    FILE is never overwritten. With --from, the columns of that file are checked. If they have other names,
+    as in a CRM export, they are recognised by their values.
     """
     from batch_snapshot import manifest
 

@@ -69,9 +69,9 @@ def options_of(given: dict[str, Any]) -> Options:
 def _cluster(engine: str, scheduler: str | None, workers: int | None, budget: float) -> ClusterOptions | None:
     if engine != "dask" and (scheduler or workers):
         flag = "--scheduler" if scheduler else "--workers"
-        raise InputError(f"{flag} is Dask's: use it with --engine dask")
+        raise InputError(f"{flag} is for Dask: add --engine dask")
     if scheduler and workers:
-        raise InputError("--workers is for a cluster on this machine: leave it out, or --scheduler")
+        raise InputError("--workers is for a cluster on this machine: leave out --workers or --scheduler")
     if scheduler is not None and not re.fullmatch(r"(tcp|tls|ws|wss)://[\w.\-\[\]:]+:\d{1,5}", scheduler):
         raise InputError(f"--scheduler {scheduler}: give its address, such as tcp://10.0.0.5:8786")
     if not SHORTEST_BUDGET <= budget <= LONGEST_BUDGET:
@@ -81,7 +81,7 @@ def _cluster(engine: str, scheduler: str | None, workers: int | None, budget: fl
 
 
 def _command_line() -> str:
-    """That of this command, with flags for the values of `_SPELLED` that environment variables hold."""
+    """The command line of this process; options of `_SPELLED` from environment variables become flags."""
     context = click.get_current_context(silent=True)
     flags = context and [
         f"{one.opts[0]}={one.resolve_envvar_value(context)}"
@@ -94,9 +94,9 @@ def _command_line() -> str:
 
 
 def shareable(words: list[str]) -> list[str]:
-    """A command line to print as the next step: without secrets, and without what held for this time only.
+    """A command line to print as the next step: without secrets, --new-ledger and --limit.
 
-    --new-ledger is refused once that ledger exists; what --limit has left is to be sent next.
+    --new-ledger is refused once that ledger exists, and the next step sends what --limit has left.
     """
     kept: list[str] = []
     for word in words:
@@ -125,7 +125,7 @@ def carry_out(
     views: list[RunView] = []
     page: AbstractAsyncContextManager[None] = nullcontext()
     if given["control"] and not given["serve"]:
-        raise InputError("--control: adds buttons to the page of --serve; give that too")
+        raise InputError("--control: adds buttons to the page of --serve: add --serve")
     if given["serve"]:
         page = watch.live_page(
             lambda: views[0].ledger if views else None,
@@ -179,7 +179,7 @@ def _hooks(given: dict[str, Any], notifiers: Notifiers, views: list[RunView]) ->
             note_simulator(given["simulate"] or "")
         if ask and "AWS" in plan.catalogs and not simulated:
             terminal.log(preview.as_text(plan))
-            return terminal.confirm("Snapshots cannot be deleted and notify the partners. Go on?")
+            return terminal.confirm("Snapshots cannot be deleted and notify the partners. Continue?")
         if shown:
             terminal.log(preview.brief(plan), event="plan", **preview.as_json(plan))
         return True

@@ -28,13 +28,17 @@ def ls_command(folder: Path | None) -> int:
 
     if folder is not None and not folder.exists():
         near = files.nearest(folder, "*/")
-        out = f"did you mean {near}?" if near else "name the folder of --ledger, or none for ledgers"
+        out = (
+            f"did you mean {near}?"
+            if near
+            else "name the folder of your ledgers; without a name it is ledgers/"
+        )
         raise InputError(f"{folder}: there is no such folder; {out}")
     folder, ledgers = folder or Path("ledgers"), []
     if folder.exists():
         ledgers = list_ledgers(folder)
     else:
-        terminal.warn([f"{folder}: there is no such folder yet; runs make it, or name another one"])
+        terminal.warn([f"{folder}: there is no such folder yet; if your ledgers are elsewhere, name it"])
     now = utc_now()
     found: list[dict[str, Any]] = []
     table: list[tuple[str, ...]] = [_HEAD]

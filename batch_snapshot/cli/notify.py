@@ -30,7 +30,7 @@ SHORTEST_INTERVAL = 1.0
 
 
 class Notifiers:
-    """Of a run of `command`; `subject` is the manifest or ledger that the command line names."""
+    """Notifies of a run of `command`; `subject` is the manifest or ledger that the command line names."""
 
     def __init__(self, command: str, subject: Path, given: Mapping[str, Any]) -> None:
         self._command, self._subject, self._profile = command, str(subject), given["profile"]
@@ -72,7 +72,7 @@ class Notifiers:
             with _attempt("OpenTelemetry"):
                 _warn(metrics.push(values, os.environ))
         if messages and (self._webhook or self._topic):
-            # An interrupt meanwhile is none of the run, which is over.
+            # The run is over: an interrupt now does not change how it ended.
             try:
                 interrupts.run(self._send(told, endpoint))
             except KeyboardInterrupt:
@@ -89,7 +89,7 @@ class Notifiers:
                 post = partial(webhook.send, self._webhook, redacted_all(notice.as_json(told)))
                 group.start_soon(send, "--notify-webhook", post)
             if self._topic and elsewhere and not os.environ.get(sns.ENDPOINT):
-                why = "not published: the calls went to another endpoint than AWS"
+                why = "not published: the calls went to an endpoint other than AWS"
                 how = f"name the endpoint of SNS with {sns.ENDPOINT}"
                 _warn(f"--notify-sns {self._topic}: {why}; {how}")
             elif self._topic:

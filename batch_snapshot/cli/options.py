@@ -16,7 +16,7 @@ from batch_snapshot.config.options import BUDGET, DEFAULT_SETTINGS
 from batch_snapshot.errors import InputError
 from batch_snapshot.models import LARGEST_CONCURRENCY
 
-#: Options in a text, and what click is told of them besides.
+#: Options in a text, and further arguments for click by parameter.
 Table = tuple[str, Mapping[str, Mapping[str, Any]]]
 
 #: The type of a value, by how the help shows it.
@@ -70,7 +70,7 @@ def table(text: str, **more: Mapping[str, Any]) -> Table:
 
     "-v --verbose" is a switch, "--limit=N" takes a value of a type in `_TYPES`, "--format=[text|json]" one of
     these, and "--serve[=HOST:PORT]" may stand without its value. A word behind it names the function's
-    parameter; `more` has by this name what click is told besides. A line without help has flags that are
+    parameter; `more` has further arguments for click by this name. A line without help has flags that are
     shared, and [Title] begins a section of the help page.
     """
     return text, more
@@ -141,7 +141,7 @@ _SHARED = {
     entry[0].partition("=")[0].rstrip("["): entry
     for entry in _entries("""
     --limit=N               Send at most N rows now, as a trial. If rows are left, the exit code is 4.
-    --accounts=NAME,…       Only these accounts of the manifest. tag:NAME selects all that have this tag.
+    --accounts=NAME,…       Only these accounts. tag:NAME selects all that have this tag.
     --rate=N|auto           Calls a second for each account, instead of the manifest's rate. auto: measure
                             what is allowed.
     --daily-quota=N         Calls of each account in any 24 hours, instead of the manifest's per_day.
@@ -160,8 +160,8 @@ _SHARED = {
     --format=[text|json] form  How the result is printed on stdout.
     --log-format=[text|json]  How progress, warnings, outcomes and errors are written to stderr. json: one
                             object on each line.
-    --progress=[auto|bar|lines|none]  On stderr: a display kept up to date (bar), or a line every few seconds
-                            (lines). auto: a display on a terminal, else lines.
+    --progress=[auto|bar|lines|none]  On stderr: a live display (bar), or a line every few seconds (lines).
+                            auto: a live display on a terminal, else lines.
     --progress-interval=TIME  Time between two lines of progress. Default: 5s at first, up to 60s in a long
                             run.
     --control               Give the live page buttons to pause, resume, slow down or end the run, as the
@@ -170,7 +170,7 @@ _SHARED = {
     --region=NAME           Region for accounts that name none. Default: us-east-1, the only one that serves
                             the API.
     --profile=NAME          AWS profile for accounts that name none.
-    --state=FILE simulator_state  With --simulate: keep the simulated world in this file, from one command to
+    --state=FILE simulator_state  With --simulate: keep the simulated world in this file from one command to
                             the next.
     --summary=[text|json] form  How the result is printed on stdout, as with --format of other commands.
     """)
@@ -186,8 +186,8 @@ sending = table(
     --format
     [Ledger] --state-dir
     [Limits] --daily-quota --read-rate
-    --concurrency=N         Most calls in flight, shared among the accounts.
-    --wait                  Wait for a spent quota window to open, instead of ending with exit code 4.
+    --concurrency=N         Calls in flight at most, shared among the accounts.
+    --wait                  Wait until a spent quota window opens, instead of ending with exit code 4.
     --max-failures=N|P%     Stop when more rows than this failed or are in doubt. A share (P%) is checked
                             once 100 rows have a result.
     --drain-timeout=TIME    How long a stopped run waits for calls in flight.
@@ -209,14 +209,14 @@ sending = table(
     --notify-webhook=URL    Post the outcome there at the end, as JSON that Slack understands. The URL is a
                             secret, so better set $BATCH_SNAPSHOT_NOTIFY_WEBHOOK.
     --notify-sns=ARN        Publish the outcome to this SNS topic at the end.
-    --notify-every=TIME     Send the progress there too, each time so much has passed (6h).
+    --notify-every=TIME     Also send the progress there, at this interval (6h).
     [AWS] --endpoint-url --region --profile
     [Cluster]
     --engine=[local|dask]   Who makes the calls: this process, or the workers of a Dask cluster.
-    --scheduler=ADDRESS     With --engine dask: the scheduler's address, such as tcp://10.0.0.5:8786.
+    --scheduler=ADDRESS     With --engine=dask: the scheduler's address, such as tcp://10.0.0.5:8786.
                             Default: start a cluster on this machine for this run.
-    --workers=N             With --engine dask on this machine: worker processes. Default: one for each core.
-    --budget --lease=TIME budget  With --engine dask: how long a worker sends an account's rows before it
+    --workers=N             With --engine=dask on this machine: worker processes. Default: one for each core.
+    --budget --lease=TIME budget  With --engine=dask: how long a worker sends an account's rows before it
                             reports. The rows of a lost worker are sent again after about this time plus
                             --drain-timeout.
     [Simulator] --state
@@ -235,7 +235,7 @@ planning = table("""
     --limit --simulate --accounts --rate --format
     [Ledger] --state-dir
     [Limits] --daily-quota --read-rate
-    --wait  Plan a run with --wait, which waits for a spent quota window to open.
+    --wait  Plan a run with --wait, which waits until a spent quota window opens.
     [AWS] --endpoint-url --region --profile
     [Simulator] --state
 """)
@@ -244,7 +244,7 @@ reading = table("""
     --simulate --accounts
     [Ledger] --state-dir
     [Limits] --read-rate
-    --wait  Wait for a spent quota of reads to open.
+    --wait  Wait until a spent quota of reads opens.
     [Output] --progress
     [AWS] --endpoint-url --region --profile
     [Simulator] --state

@@ -23,7 +23,7 @@ LONGEST_TIME = 36_525 * 86400.0
 #: Where the live page is served, unless another address is named.
 SERVED_AT = "127.0.0.1:8080"
 
-#: Bytes of a file beyond which a shell that completes a word does not wait for it to be read.
+#: Larger files, in bytes, are not read to complete a word in a shell: it would have to wait.
 LARGEST_TO_COMPLETE = 5_000_000
 
 
@@ -111,7 +111,7 @@ def changed_since(value: str) -> str:
         if value != "last":
             filters.since(value, utc_now())
     except ValueError as error:
-        raise InputError(f"--changed-since: {error}; or last") from None
+        raise InputError(f"--changed-since: {error}, or last") from None
     return value
 
 
@@ -156,7 +156,7 @@ def _refuse_all_but_ledgers(path: Path, begin: bytes) -> None:
         from batch_snapshot.ledger import reader
 
         raise reader.not_begun(path, "then run its manifest")
-    what, default = "is not a ledger: no line of it is one of a ledger", ""
+    what, default = "is not a ledger: no line in it is a line of a ledger", ""
     if path.suffix in {".yaml", ".yml", ".csv"}:
         named = re.search(rb"^name:\s*[\"']?([A-Za-z0-9._-]+)", begin, re.MULTILINE)
         what = "is a manifest, not a ledger"
@@ -217,7 +217,7 @@ def complete_failures(ctx: click.Context, _: click.Parameter, incomplete: str) -
 
 
 def _completed(known: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    """Of a list separated by commas: the words that its last one may become."""
+    """The words that the last one of a list separated by commas may become."""
     before, comma, begun = incomplete.rpartition(",")
     return [
         CompletionItem(f"{before}{comma}{word}")

@@ -15,7 +15,7 @@ from batch_snapshot.text import plural
     --html=FILE          Write one page that needs no other file: outcomes, failures, times, and every row.
     --csv=FOLDER folder  Three tables: succeeded.csv, failed.csv (those in doubt too), and unprocessed.csv,
                          which a manifest can include.
-    --manifest=FILE      The manifest: it alone names rows that were never taken up. Default: the path in the
+    --manifest=FILE      The manifest: it names rows that are not in the ledger yet. Default: the path in the
                          ledger.
 """)
 @options.LEDGER

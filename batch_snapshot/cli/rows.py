@@ -26,7 +26,7 @@ STATUSES = (*(status.value for status in Status), "unattempted", *(reason.value 
 def rows_command(ledger: Path, status: tuple[str, ...] | None, form: str) -> None:
     """Print each row of LEDGER once, with its last state, also while a run is writing it.
 
-    Rows that were never taken up are read from the manifest.
+    Rows that are not in the ledger yet are read from the manifest.
     """
     from batch_snapshot.reporting import entries, report
 

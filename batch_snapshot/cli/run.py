@@ -27,8 +27,8 @@ from batch_snapshot.config.options import RESUME_WITHIN
     --run-id=ID             For a new ledger: the tokens are made from it. Default: random.
     --resume-within=TIME    With {date}: an unfinished ledger that began within this time is resumed before a
                             new one is opened; a deferred one always is.
-    --new-ledger            Start a new ledger although an unfinished one has vanished or is elsewhere: makes
-                            its snapshots again.
+    --new-ledger            Start a new ledger although an unfinished one has vanished or is elsewhere. This
+                            makes its snapshots again.
     [Output] --all-problems
     """,
     options.sending,

@@ -17,7 +17,7 @@ from batch_snapshot.operations import DISCOVERY_READS, iam_action
 
 @options.command(
     """
-    Print unit files for nightly runs.
+    Print files that schedule nightly runs.
     $ batch-snapshot schedule systemd nightly.yaml --at 02:17 --output units
     $ batch-snapshot schedule cron nightly.yaml -- --max-duration 6h --wait
     $ batch-snapshot schedule kubernetes nightly.yaml --image registry.example/batch-snapshot:1
@@ -42,10 +42,10 @@ def schedule_command(
     output: Path | None,
     **job: Any,
 ) -> None:
-    """Print ready files for nightly runs of MANIFEST.
+    """Print files that schedule nightly runs of MANIFEST.
 
-    Each night they retry what another try can fix of last night, remove old ledgers, and run into a new
-    ledger. Two runs never overlap. Flags for run and retry follow --.
+    Each night they retry last night's failures that another try can fix, remove old ledgers, and run into
+    a new ledger. Two runs never overlap. Write flags for run and retry after --.
     """
     from batch_snapshot import schedule
     from batch_snapshot.cli import notify

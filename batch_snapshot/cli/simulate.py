@@ -31,14 +31,14 @@ def _change(text: str) -> tuple[float, float]:
     --window=N/TIME windows  A rolling window for writes, such as 100/1m; may be repeated.
     --latency=TIME          Added to each answer, such as 80ms.
     --faults=KIND=SHARE,…   Faults and how often they happen, such as internal=0.05,reset-after=0.1; an
-                            unknown kind lists those there are.
+                            unknown kind prints the list.
     --state=FILE state      Keep the world in this file, from one start to the next.
     [Simulator]
     --host=TEXT             A loopback address.
-    --then=RATE@TIME changes  Another rate from TIME after the first write on, such as 10@20s; may be
+    --then=RATE@TIME changes  Change the rate at TIME after the first write, such as 10@20s; may be
                             repeated.
     --read-rate=FLOAT       Reads a second for each access key. Default: no limit.
-    --retry-hint/--no-retry-hint retry_after  Whether throttles say how long to wait.
+    --retry-hint/--no-retry-hint retry_after  Whether a throttle says how long to wait.
     --forget-after=TIME     How long a ClientToken is remembered. Default: forever.
     --seed=INTEGER          Decides which calls meet a fault.
     --engagements=INTEGER   How many engagements the lists show.

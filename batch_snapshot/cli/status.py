@@ -46,10 +46,10 @@ def status_command(
     from batch_snapshot.reporting import status, summary
 
     if repair and watch:
-        raise InputError("--repair and --watch exclude each other: repair a ledger when its run is over")
+        raise InputError("--repair and --watch cannot be used together: repair a ledger after its run")
     repaired = _repair(ledger) if repair else {}
     if check and watch:
-        raise InputError("--check and --watch exclude each other: a ledger that is written is not whole yet")
+        raise InputError("--check and --watch cannot be used together: check a ledger after its run")
     if check:
         rows = status.check_ledger(ledger)
         if terminal.current_reporter().form == "text":

@@ -33,7 +33,7 @@ PROG = "batch-snapshot"
 
 
 def variable(command: str, flag: str = "") -> str:
-    """The environment variable for an option of a command; without a flag, how all of them begin."""
+    """The environment variable for an option of a command; without a flag, the beginning of all of them."""
     return "_".join(word.lstrip("-").replace("-", "_").upper() for word in (PROG, command, flag))
 
 
@@ -60,7 +60,7 @@ class Reporter:
 
 
 def current_reporter() -> Reporter:
-    """That of the running command; outside of any, plain text."""
+    """The reporter of the running command; outside of any, one for plain text."""
     context = click.get_current_context(silent=True)
     return (context.find_object(Reporter) if context else None) or Reporter()
 

@@ -168,7 +168,7 @@ class Workers:
         await _wait(self._client.run(obey, self._run, method, how, on_error="ignore"), LOOK_EVERY)
 
     async def _ask(self, account: str, method: str, *arguments: Any, within: float = ASK_WITHIN) -> Any:
-        """Have a worker call a method of its `Host`, for at most so many seconds once it begins."""
+        """Have a worker call a method of its `Host`, for a limited time once it begins."""
         now, silent = anyio.current_time(), silent_after(within, self._run.settings.drain_timeout)
         address, told = min(self.there, key=self._asked.__getitem__, default=None), None
         if address is not None:
@@ -221,7 +221,7 @@ class Workers:
 
 
 async def _wait(answer: Awaitable[Any], within: float) -> Any:
-    """Await what Dask may never answer, for so many seconds; None: there was no answer, or an error.
+    """Await what Dask may never answer, for some seconds; None: there was no answer, or an error.
 
     It is never cancelled: Dask would cancel what others wait for with it.
     """

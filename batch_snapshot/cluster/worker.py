@@ -81,11 +81,11 @@ class Host(Clients):
         except ApiError as error:
             value = error.failure
         except Abandoned:
-            late = ErrorKind.TRANSIENT, "TooLate", "a worker was asked too long ago", Verdict.RETRY
+            late = ErrorKind.TRANSIENT, "TooLate", "the request reached the worker too late", Verdict.RETRY
             value = Failure(*late, may_have_landed=False)
         except Exception:  # noqa: BLE001 - the coordinator reports it, whatever it is
             _log.exception("account %s", account.name)
-            why = "a worker's program broke: see its log, then run the same command again"
+            why = "batch-snapshot failed on a worker: see the worker's log, then run the same command again"
             stop = ErrorKind.UNKNOWN, "WorkerBroke", why, Verdict.STOP_ACCOUNT
             value = Failure(*stop, may_have_landed=True)
         skew = self.clock_skew(account.name)

@@ -43,12 +43,12 @@ def resolve_targets(
     The options fill the profile and region that an account leaves open.
     """
     if options.simulator_state and not options.simulate:
-        raise InputError("--state is the simulator's: use it with --simulate")
+        raise InputError("--state is for the simulator: add --simulate")
     if not options.simulate:
         check_credential_endpoints(os.environ)
     chosen = {name: accounts[name] for name in _selected_names(accounts, options.accounts)}
     if options.profile and all(account.profile for account in chosen.values()):
-        raise InputError(f"--profile {options.profile}: every account names a profile of its own already")
+        raise InputError(f"--profile {options.profile}: every account already names a profile: leave it out")
     for name, one in chosen.items():
         chosen[name] = replace(
             one, profile=one.profile or options.profile, region=one.region or options.region
@@ -63,7 +63,7 @@ def endpoint_of(
 ) -> str:
     """Where the calls go by the options, the environment and the profiles of the accounts."""
     if options.simulate and options.endpoint_url:
-        raise InputError("--simulate and --endpoint-url exclude each other: choose one")
+        raise InputError("--simulate and --endpoint-url cannot be used together: choose one")
     if options.simulate:
         return SIMULATOR
     # What botocore would use is used here, so that the ledger says where the calls went.
@@ -94,7 +94,7 @@ def _selected_names(accounts: Mapping[str, Account], words: Sequence[str]) -> It
             raise InputError(f"--accounts {word}: no such account; there are: {', '.join(accounts)}")
         if not found:
             tags = sorted({tag for one in accounts.values() for tag in one.tags})
-            known = f"there are: {', '.join(tags)}" if tags else "none of them has any"
+            known = f"there are: {', '.join(tags)}" if tags else "no account has tags"
             raise InputError(f"--accounts {word}: no account has this tag; {known}")
         names |= dict.fromkeys(found)
     return names
@@ -108,7 +108,7 @@ def effective_quotas(accounts: Mapping[str, Account], options: Options) -> dict[
             if daily <= (reserve := account.quota.reserve):
                 raise InputError(
                     f"--daily-quota {daily}: account {account.name!r} reserves {plural(reserve, 'call')} for "
-                    "others, which leaves nothing: give more"
+                    "others, which leaves nothing: give a larger number"
                 )
     if options.rate is not None:
         given["per_second"] = None if isinstance(options.rate, str) else options.rate
@@ -132,4 +132,6 @@ def recorded_accounts(path: Path, header: Header) -> dict[str, Account]:
     try:
         return {name: records.decode_account(name, fields) for name, fields in header.accounts.items()}
     except (TypeError, ValueError) as error:
-        raise LedgerError(f"{path}: the run line's accounts make no sense ({error})") from None
+        raise LedgerError(
+            f"{path}: the run line has invalid accounts ({error}): restore it from a backup"
+        ) from None

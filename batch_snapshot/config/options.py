@@ -13,7 +13,7 @@ from batch_snapshot.errors import LedgerError
 from batch_snapshot.failures import retry
 from batch_snapshot.models import REGION
 
-#: Seconds since the start of an unfinished ledger of another day within which it is resumed first.
+#: Seconds: an unfinished ledger of another day that is not older is resumed first.
 RESUME_WITHIN = 20 * 3600.0
 
 #: Seconds for which a worker of a cluster sends one batch, and what may be given instead.
@@ -23,7 +23,7 @@ SHORTEST_BUDGET, LONGEST_BUDGET = 1.0, 60.0
 BEGIN_WITHIN = 10.0
 #: A worker's clock may run faster or slower than ours by this share.
 CLOCK_DRIFT = 0.05
-#: The longest drain time-out of a ledger that is believed, in seconds.
+#: Seconds: a longer drain time-out in a ledger is taken for damage.
 LONGEST_DRAIN = 3600.0
 
 
@@ -60,9 +60,10 @@ class Settings:
     #: How long calls in flight may take when the run is stopped.
     drain_timeout: float = 30.0
     max_duration: float | None = None
-    #: After so long with nothing but throttles at the lowest rate, the quota counts as spent.
+    #: After this time with nothing but throttles at the lowest rate, the quota counts as spent.
     patience: float = 300.0
-    #: While nothing can be reached, or quotas refuse all rows, probes go on for so long; then it is deferred.
+    #: While nothing can be reached, or quotas refuse all rows, an account probes for this time; then it is
+    #: deferred.
     pause: float = 120.0
     failure_limit: retry.FailureLimit = retry.NO_LIMIT
 
@@ -92,7 +93,7 @@ class Options:
     catalog: str | None = None
     #: Report all problems of the manifest, not only the first.
     all_problems: bool = False
-    #: Send at most so many rows in this invocation; None: all.
+    #: Send at most this many rows in this invocation; None: all.
     limit: int | None = None
     #: For a new ledger; None: a random one.
     run_id: str | None = None
@@ -129,7 +130,7 @@ class Options:
     simulated_state_dir: Path | None = None
     #: Begin a new ledger though an unfinished one has vanished, or is elsewhere.
     new_ledger: bool = False
-    #: With {date} in the ledger's name: an unfinished ledger so young is resumed first.
+    #: With {date} in the ledger's name: an unfinished ledger that is not older, in seconds, is resumed first.
     resume_within: float = RESUME_WITHIN
     engine: Settings = DEFAULT_SETTINGS
     #: None: this process makes the calls.
@@ -203,5 +204,7 @@ def with_recorded_quotas(path: Path, options: Options, settings: Mapping[str, An
     if not (rate is None or rate == "auto" or number) or not (
         daily is None or (isinstance(daily, int) and daily > 0)
     ):
-        raise LedgerError(f"{path}: the run line's rate or daily_quota makes no sense: it was edited")
+        raise LedgerError(
+            f"{path}: the run line has an invalid rate or daily_quota: restore it from a backup"
+        )
     return replace(options, rate=rate, daily_quota=daily)

@@ -213,7 +213,7 @@ def layout(text: str, where: str) -> Layout:
         way_out = (
             "write them as lines that begin with -" if value.value else "write pairs: alone, or remove it"
         )
-        raise InputError(f"{where}:{key.start_mark.line + 1}: its pairs stand in [brackets]: {way_out}")
+        raise InputError(f"{where}:{key.start_mark.line + 1}: its pairs are in [brackets]: {way_out}")
     for node, fields in zip(value.value, values["pairs"], strict=True):
         found.entries.append(PairEntry(max(mark.line for mark in _ends(node)), fields))
     found.after, found.indent = found.entries[-1].last_line, " " * value.start_mark.column

@@ -29,7 +29,7 @@ ENDED = ["COMPLETE", "FAILED"]
 #: Values that one request may name.
 NAMED_AT_ONCE = 10
 
-#: Of each list in `pairs.sources`.
+#: The bit of each list in the column `pairs.sources`.
 SOURCE_BITS = {name: 1 << number for number, name in enumerate(SOURCES)}
 TASKS, ASSOCIATIONS, INVITATIONS = SOURCE_BITS.values()
 
@@ -158,7 +158,7 @@ class ListReader:
         return token is None
 
     def _insert(self, into: str, rows: Iterable[Sequence[Any]], or_else: str = "") -> None:
-        """Store rows, which the number of the search begins."""
+        """Store rows; the number of the search goes before each."""
         for row in rows:
             self.db.execute(f"INSERT {into} VALUES (?{', ?' * len(row)}) {or_else}", (self.number, *row))  # noqa: S608 - names of our own
 

@@ -144,7 +144,7 @@ class Finding(NamedTuple):
     found: str
     arn: str | None = None
     created_at: str | None = None
-    #: Where several can be meant.
+    #: Set if the command reads several ledgers.
     ledger: str = ""
 
 

@@ -139,7 +139,7 @@ class AccountState:
         why = f"{pause.what}; tries for another {now - pause.began:.0f} s were refused as well"
         if pause.key == UNREACHABLE:
             why = (
-                f"{pause.what}, and so for {now - pause.began:.0f} s: nothing left this machine meanwhile; "
+                f"{pause.what} for {now - pause.began:.0f} s: no call left this machine; "
                 "check the network, HTTPS_PROXY and --endpoint-url, then run the same command"
             )
         return self.stopped(StopKind.DEFERRED, why)
@@ -173,8 +173,8 @@ class Progress(NamedTuple):
 def _describe_spent(spent: WindowFull, calls: str, now: datetime) -> str:
     window, opens_in = spent
     if opens_in == inf:
-        way = "raise the one or lower the other"
-        return f"{window.name} leaves room for no {calls}, the reserve considered: {way}"
+        way = "raise it or lower the reserve"
+        return f"{window.name} less its reserve leaves room for no {calls}: {way}"
     when = forecast.clock_time(opens_in, now.astimezone())
     return (
         f"{window.name} is spent ({plural(window.limit, calls)} in any {window.span}): opens {when} "

@@ -1,8 +1,8 @@
 """What every call of an account goes through: its turn, its permit, and what its answer says.
 
-Before the first write of an account it is found out whose it is, and one cheap read is made in each catalog.
-An answer may slow the pace down, pause the account, or trip its breaker. A look-up tells whether an earlier
-try made the snapshot.
+Before the first write of an account its AWS account is identified, and each catalog gets one cheap read.
+An answer may slow the pace down, pause the account, or trip its breaker. A look-up finds out whether an
+earlier try made the snapshot.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -186,7 +186,9 @@ class Calls:
         """Defer an account whose calls were only throttled for too long at the lowest rate."""
         if account.pacer.starved(self.settings.patience):
             waited = f"nothing but throttles for {self.settings.patience:g} s at the lowest rate"
-            stop = account.stopped(StopKind.DEFERRED, f"{waited}: its quota is spent")
+            stop = account.stopped(
+                StopKind.DEFERRED, f"{waited}: its quota is spent; run the same command later"
+            )
             self.run.stop_account(account.name, stop)
 
     def stop_signing(self, account: AccountState, failure: Failure) -> None:

@@ -304,7 +304,7 @@ class AccountLimits:
         if self._windows[account.name]:
             account.warnings.append(
                 f"account {account.name}: STS did not tell which AWS account it is, so its quota windows are "
-                "counted for its access key alone: allow sts:GetCallerIdentity, or use a role_arn"
+                "counted for its access key only: allow sts:GetCallerIdentity, or use a role_arn"
             )
         return key
 

@@ -27,7 +27,8 @@ from batch_snapshot.failures import retry
 from batch_snapshot.models import ApiError, Failure, Outcome, Receipt, Request, Verdict
 from batch_snapshot.ratelimit.pacer import Permit
 
-#: Rows named by one intent: so many of an account are in doubt after a crash, besides those being sent.
+#: Rows named by one intent: after a crash at most this many of an account are in doubt, besides those
+#: being sent.
 INTENT_SIZE = 64
 
 

@@ -125,7 +125,7 @@ class Reader:
                 if self._account.read_pacer.starved(PATIENCE):
                     raise DeferredError(
                         f"account {self.name}: nothing but throttles for {PATIENCE:g} s at the lowest rate: "
-                        "its quota of reads is spent; run the same command another time"
+                        "its quota of reads is spent; run the same command later"
                     )
                 continue
             if answer.verdict is Verdict.REFUSED:

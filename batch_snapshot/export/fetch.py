@@ -73,7 +73,7 @@ async def export(
 
 
 def export_files(ledgers: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """The file of each ledger's export: its name, after as many of its folders as tell it from the others."""
+    """The file of each ledger's export: its name, after as many of its folders as make it unique."""
     parts = {ledger: (*files.resolved(ledger).parts[1:-1], ledger.stem) for ledger in ledgers}
     ends = {ledger: [one[-depth:] for depth in range(1, len(one) + 1)] for ledger, one in parts.items()}
     used = Counter(chain(*ends.values()))

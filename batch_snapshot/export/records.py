@@ -191,6 +191,6 @@ def _refuse_unless_torn(path: Path, number: int, raw: bytes) -> None:
             f"`batch-snapshot export {shlex.quote(str(path))} --output snapshots.ndjson` writes"
         )
     raise InputError(
-        f"{path}:{number}: is no line of an NDJSON export; name another file, or remove this one to fetch "
+        f"{path}:{number}: is not a line of an NDJSON export; name another file, or remove this one to fetch "
         "all again"
     )

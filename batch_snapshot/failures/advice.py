@@ -15,7 +15,7 @@ _CREDENTIALS_ADVICE: Mapping[str, str] = {
     "MfaCodeError": "then run the same command again",
     "RequestTimeTooSkewed": "set this machine's clock",
     "RequestExpired": "set this machine's clock",
-    "CertificateRefusedError": "nothing was sent; if a proxy of your company opens TLS, name the "
+    "CertificateRefusedError": "nothing was sent; if your company's proxy inspects TLS, name the "
     "file with its CA certificate in AWS_CA_BUNDLE, else check the endpoint URL, HTTPS_PROXY and the "
     "machine's clock",
     "TrustFileError": "name a readable PEM file there, or remove the setting",

@@ -53,7 +53,7 @@ _NONE = FailurePattern("", "")
 #: `{form}` are those of the failure.
 _TEXTS: Mapping[str, str] = {
     "quota": "rows in a row exceeded a service quota: have the quota raised, or run the same command "
-    "another day; retry takes up the refused rows",
+    "another day; retry sends the refused rows again",
     "redirect": "rows in a row were answered by a redirect (status {status}), which the service never "
     "sends: a login page or a proxy answers instead of the service; check HTTPS_PROXY, the network and "
     "--endpoint-url",

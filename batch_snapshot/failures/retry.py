@@ -99,8 +99,9 @@ CLOCKS_DISAGREE = Failure(
 FIRST_TRY_LOST = replace(
     CLOCKS_DISAGREE,
     code="FirstTryLost",
-    message="a snapshot exists, but it may be older than this row's first try, which only lost lines told; "
-    "compare it with the run, or send again with --resend-in-doubt",
+    message="a snapshot exists, but it may be older than this row's first try: the ledger lines with the "
+    "time of that try are lost; if the snapshot is older than the run, send the row again with "
+    "--resend-in-doubt",
 )
 
 

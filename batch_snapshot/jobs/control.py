@@ -56,10 +56,11 @@ class Command(NamedTuple):
 def parse(action: str, value: str | None, account: str | None = None) -> Command:
     if action not in {"pause", "resume", "drain", "rate", "concurrency"}:
         raise InputError(
-            f"{action!r} is no action: give pause, resume, drain, rate CALLS-A-SECOND or concurrency CALLS"
+            f"{action!r} is not an action: give pause, resume, drain, rate CALLS-A-SECOND or "
+            "concurrency CALLS"
         )
     if account is not None and action != "rate":
-        raise InputError(f"--account is for rate; {action} holds for the whole run: leave it out")
+        raise InputError(f"--account is for rate; {action} applies to the whole run: leave out --account")
     given, number = f"{action} {value}" if value else action, 0.0
     with suppress(ValueError):
         number = float(value or "")
@@ -91,9 +92,9 @@ class Controller:
         """
         engine = self.engine
         if command.action != "drain" and not engine.steerable:
-            raise InputError("a run on a cluster takes only drain: stop it so, and begin it again as wanted")
+            raise InputError("a run on a cluster takes only drain: drain it, then run it with other options")
         if engine.stop is not None:
-            raise InputError(f"the run is stopping ({engine.stop.reason}): begin it again when it is over")
+            raise InputError(f"the run is stopping ({engine.stop.reason}): start it again when it has ended")
         if command.account is not None and command.account not in engine.accounts:
             raise InputError(f"account {command.account!r}: this run calls for {', '.join(engine.accounts)}")
         self.recorder.control(command.action, user, value=command.value, account=command.account)
@@ -107,14 +108,14 @@ class Controller:
             case "pause":
                 engine.pause()
                 flying = engine.in_flight
-                calls = f"{plural(flying, 'call')} in flight may end" if flying else "no call is in flight"
+                calls = f"{plural(flying, 'call')} in flight can finish" if flying else "no call is in flight"
                 return f"paused: no further call begins, and {calls}; resume continues"
             case "resume":
                 engine.resume()
                 return "resumed"
             case "drain":
                 engine.request_stop(Stop(StopKind.DEFERRED, "drained by `control`"))
-                return "draining: no further row is sent; calls in flight may end"
+                return "draining: no further row is sent; calls in flight can finish"
             case "concurrency":
                 engine.set_concurrency(int(value))
                 return f"at most {plural(int(value), 'call')} in flight"
@@ -165,11 +166,11 @@ class Controller:
         except (anyio.EndOfStream, anyio.IncompleteRead, anyio.DelimiterNotFound):
             return {"refused": "a request is one line"}
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return {"refused": "the request makes no sense"}
+            return {"refused": "the request is not valid"}
 
 
 def _user_of(stream: SocketStream) -> int:
-    """Who asks. Where the system does not tell: the socket's owner, as nobody else but root can open it."""
+    """The user who asks. If the system cannot say: the socket's owner, as only root could open it too."""
     if sys.platform != "linux":
         return os.getuid()
     raw = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - not Django's
@@ -220,7 +221,7 @@ def send(ledger: Path, state_dir: Path | None, command: Command) -> str:
     except (OSError, ValueError) as error:
         word = shlex.quote(str(ledger))
         why = (isinstance(error, OSError) and error.strerror) or "the run ended, or does not answer"
-        raise InputError(f"{ledger}: {why}; look at it with: batch-snapshot status {word}") from None
+        raise InputError(f"{ledger}: {why}; to see its state: batch-snapshot status {word}") from None
     if "done" not in answer:
         raise InputError(f"{ledger}: {answer.get('refused')}")
     return str(answer["done"])

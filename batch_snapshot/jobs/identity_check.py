@@ -40,7 +40,7 @@ def refusal(account: str, before: str | None, now: str) -> str | None:
     was, is_ = (text.removeprefix(AWS_PREFIX) for text in (before, now))
     return (
         f"account {account!r} was AWS account {was} until now, but these credentials belong to AWS account "
-        f"{is_}: use the earlier ones (AWS_PROFILE, --profile), or begin another ledger (run --ledger)"
+        f"{is_}: use the earlier ones (AWS_PROFILE, --profile), or start another ledger (run --ledger)"
     )
 
 

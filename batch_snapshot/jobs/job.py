@@ -31,7 +31,7 @@ Selecting = Callable[[History], plan.Selection] | plan.Selection
 
 @dataclass(frozen=True, kw_only=True)
 class Job(LockedLedger):
-    #: Its run line, but for the time and accounts.
+    #: Its run line, without the time and the accounts.
     header: Header
     catalogs: frozenset[str]
     past: History
@@ -171,7 +171,7 @@ def _warnings_and_questions(locked: LockedLedger, manifest: Manifest) -> tuple[l
 
 
 def open_retry(locked: LockedLedger, past: History, selection: Selecting | None = None) -> Job:
-    """Make the job of `retry`; without a `selection`, of the rows that another try can cure."""
+    """Make the job of `retry`; without a `selection`, of the rows that another try can fix."""
     options, path, accounts = locked.options, locked.path, locked.accounts
     before = past.last or locked.began
     assert before is not None  # noqa: S101 - a ledger to be retried has begun

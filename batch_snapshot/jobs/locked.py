@@ -112,7 +112,8 @@ def lock_retried_ledger(
         for name in filter(keys.check_name, (last.name, *last.accounts)):
             # No manifest can have it, and names become those of files.
             raise LedgerError(
-                f"{path}: the run line names {name!r}, which is not allowed: the file was edited"
+                f"{path}: the run line names {name!r}, which is not allowed: the file was "
+                "edited; restore it from a backup"
             )
         wanted = with_recorded_quotas(path, options, recorded_settings(options, last.settings))
         accounts = recorded_accounts(path, last)
@@ -143,7 +144,7 @@ def _given_up(locked: LockedLedger, name: str) -> frozenset[str]:
         anew = "--new-ledger and another --ledger" if headless else "--new-ledger"
         raise LedgerError(
             f"{path}: {lost}; run {missed} in it was not finished, and only it knows what was made; put it "
-            f"back, or begin anew with {anew}, which makes all its snapshots again"
+            f"back, or start over with {anew}, which makes all its snapshots again"
         )
     others = [] if resumed else [*_other_ledgers(runs, locked, name)]
     if not others or options.new_ledger or (began and began.settings.get("new_ledger")):

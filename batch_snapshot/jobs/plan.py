@@ -33,7 +33,7 @@ def all_unfinished() -> Selection:
 def select(past: History, *, only: str | None, everything: bool) -> Selection:
     """The selection of `retry` by its flags."""
     if only is not None and everything:
-        raise InputError("--only and --all exclude each other: choose one")
+        raise InputError("--only and --all cannot be used together: choose one")
     if everything:
         return all_unfinished()
     return Selection() if only is None else parse_only(only, (group.code for group in past.failures()))

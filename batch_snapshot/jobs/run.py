@@ -137,7 +137,7 @@ async def retry(
 ) -> Summary:
     """Try rows of the ledger at `path` again that failed or are in doubt; no manifest is needed.
 
-    `selection` says which, or chooses from the history; without it, those that another try can cure. Options
+    `selection` says which, or chooses from the history; without it, those that another try can fix. Options
     are refused where the ledger says otherwise. Raises as `run` does.
     """
     options, hooks = options or Options(), hooks or Hooks()

@@ -55,7 +55,7 @@ class SkipFilter:
             try:
                 self._since = filters.since(options.changed_since or "", now).timestamp()
             except ValueError as error:
-                raise InputError(f"--changed-since: {error}; or last") from None
+                raise InputError(f"--changed-since: {error}, or last") from None
         #: Whose snapshots the index is asked for; None: it knows none of them.
         self._service = service_of(recorder.header)
         self.warnings = index.refresh(recorder.job.path.parent)

@@ -34,7 +34,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
 }
 
 #: Where the simulator's world was not kept.
-_BEGUN_ANEW = "expected, because a simulated run without --state starts anew at revision 1"
+_BEGUN_ANEW = "expected, because a simulated run without --state starts again at revision 1"
 
 
 class Change(NamedTuple):

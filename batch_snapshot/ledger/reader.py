@@ -118,7 +118,7 @@ def _readable(path: Path, advice: str) -> Iterator[None]:
 def with_place(path: Path, number: int, error: LedgerError) -> LedgerError:
     """The error with its place, and for a damaged ledger the command that repairs it."""
     if number == 1 and isinstance(error, DamagedError) and not _has_ledger_line(path):
-        return LedgerError(f"{path}: is not a ledger: no line of it is one of a ledger; name another file")
+        return LedgerError(f"{path}: is not a ledger: no line in it is a line of a ledger; name another file")
     repair = f"batch-snapshot status {shlex.quote(str(path))} --repair"
     more = f"; repair it (the original is kept): {repair}" if isinstance(error, DamagedError) else ""
     return LedgerError(f"{path}:{number}: {error}{more}")

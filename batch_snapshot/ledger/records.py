@@ -52,7 +52,7 @@ class Header(Struct, frozen=True, kw_only=True, tag="run"):
     accounts: Mapping[str, Mapping[str, Any]]
     endpoint: str
     started_at: Time
-    #: Of batch-snapshot, which wrote the line; None: not read from a line.
+    #: The version of batch-snapshot that wrote the line; None: not read from a line.
     version: str | None = None
     settings: Mapping[str, Any] = {}
     #: Digest of the file of pairs that the run has found at the service; None: it looked for none.
@@ -145,7 +145,7 @@ class End(Struct, frozen=True, tag="end"):
 
 
 class Control(Struct, frozen=True, tag="control"):
-    """What the run was told while it ran (see `jobs.control`); it says nothing about rows."""
+    """A command that the run got (see `jobs.control`); it says nothing about rows."""
 
     at: Time
     action: str
@@ -309,7 +309,7 @@ def decode(raw: bytes) -> Record | None:
             "use the version that wrote it"
         )
     try:
-        record = _decoded(_RECORDS, raw, f"{head.type} line that makes no sense")
+        record = _decoded(_RECORDS, raw, f"{head.type} line that is not valid")
     except DamagedError:
         if (tolerated := _tolerated(raw)) is None:
             raise

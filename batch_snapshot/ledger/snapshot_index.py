@@ -15,7 +15,7 @@ from batch_snapshot.ledger.records import Header, Intent, Result
 from batch_snapshot.models import SIMULATOR, Row, Status
 from batch_snapshot.text import encodable
 
-#: The version of the tables; a file of another version is built anew.
+#: The version of the tables; a file of another version is built again.
 SCHEMA = 1
 
 _TABLES = """
@@ -84,7 +84,7 @@ class SnapshotIndex:
             self._path,
             "cannot be used",
             elsewhere="name another folder with --state-dir",
-            if_damaged="remove it: it is built anew from the ledgers",
+            if_damaged="remove it: it is built again from the ledgers",
         )
 
     def refresh(self, folder: Path) -> list[str]:

@@ -118,7 +118,7 @@ class Columns:
                 or_ = f" (or {other})" if other else ""
                 wanted = ", ".join(f'{one}: "…"' for one in ("engagement", "resource") if one not in columns)
                 return (
-                    f"column {key}{or_} is {self._missing(key)}; needed are engagement, and resource or "
+                    f"column {key}{or_} is {self._missing(key)}; a header needs engagement, and resource or "
                     f"resources; name others under include: {{file: …, columns: {{{wanted}}}}}"
                 )
         if misspelt := self._misspelt(columns):
@@ -126,7 +126,7 @@ class Columns:
         for key in sorted(key for key in _KEYS if held.count(key) > 1):
             name = columns.get(key) or key
             column = name if name in _KEYS else quoted_ascii(name)
-            return f"column {column} stands in the header twice: remove one"
+            return f"column {column} is in the header twice: remove one"
         return None
 
     def _missing(self, name: str) -> str:

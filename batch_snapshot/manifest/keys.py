@@ -38,18 +38,18 @@ Problem: TypeAlias = Callable[[str], str | None]
 
 class Check(NamedTuple):
     problem: Problem
-    #: The same as JSON Schema, as far as that can say it.
+    #: The same check as JSON Schema, as far as that is possible.
     schema: Callable[[], dict[str, Any]]
 
 
-#: Of manifests, accounts and tags: safe in a file's name.
+#: What a manifest, an account or a tag can be called: safe in a file's name.
 NAME = r"[A-Za-z0-9._-]{1,64}"
-#: Before `NAME`: the two names that mean folders are none.
+#: Goes before `NAME` and refuses `.` and `..`, which mean folders.
 NOT_DOTS = r"(?!\.{1,2}$)"
 
 
 def check_name(text: str, what: str = "name") -> str | None:
-    """The two names that mean folders are refused: names become parts of paths."""
+    """Why a text is no name; `.` and `..` are refused because names become parts of paths."""
     if re.fullmatch(NAME, text) and text not in {".", ".."}:
         return None
     hint = "letters, digits, dots and dashes, e.g. nightly-1"
@@ -102,7 +102,7 @@ def pattern_schema(pattern: str) -> dict[str, Any]:
 def check_endpoint_url(text: str) -> str | None:
     """An endpoint that holds a password is refused without showing it."""
     if has_credentials(text):
-        return "credentials don't belong in a manifest: remove what stands before @ in endpoint_url"
+        return "credentials don't belong in a manifest: remove the part before @ in endpoint_url"
     if not is_url(text):
         return f"endpoint_url {quoted(text)} is not an http or https URL: write e.g. http://127.0.0.1:8000"
     return None

@@ -75,7 +75,9 @@ class Expander:
         nodes = many.nodes if isinstance(many, Items) else []
         missing = "resource is empty: name one, e.g. O1234567"
         if one is not None and many is not None:
-            self._report(entry.line_of("resources"), "resource and resources exclude each other: keep one")
+            self._report(
+                entry.line_of("resources"), "resource and resources cannot be used together: keep one"
+            )
             return []
         if many is None:
             nodes = [one or NOTHING._replace(line=entry.line)]

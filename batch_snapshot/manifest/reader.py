@@ -133,7 +133,7 @@ class ManifestReader:
                         yield from expander.rows(node)
                         continue
                     if expander and key.text in known & _NEEDED - below.keys():
-                        self.report(key.line, f"{key.text} must stand above pairs in this file: move it up")
+                        self.report(key.line, f"{key.text} must come before pairs in this file: move it up")
                     self._read(key.text, key.line, node, known)
                     found[key.text] = node
             except UnreadableError:

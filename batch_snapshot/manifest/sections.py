@@ -256,13 +256,13 @@ def include_problem(text: str, folder: Path, endings: Collection[str], taken: Co
     target = os.path.realpath(folder / text) if text.isprintable() else ""
     wrong = None
     if not text.isprintable():
-        wrong = "holds characters that no file's name should"
+        wrong = "holds characters that no file name should"
     elif Path(text).is_absolute():
         wrong = "is absolute: name it relative to the manifest"
     elif not Path(target).is_relative_to(os.path.realpath(folder)):
         wrong = "leaves the manifest's folder: move the file beside the manifest"
     elif Path(text).suffix.lower() not in endings:
-        wrong = f"has an unknown ending: known are {', '.join(sorted(endings))}"
+        wrong = f"has an unknown ending: use one of {', '.join(sorted(endings))}"
     elif target in taken:
         wrong = "was read before: name each file once"
     name = f"include {quoted(text)}"
@@ -302,7 +302,7 @@ def _read_columns(node: Node | None, report: Report) -> Names:
         text = as_text(node.nodes[key], f"the column of {key}", report, empty)
         names[key] = text.text if text else None
         if text and (other := taken.setdefault(comparable(text.text), key)) != key:
-            wrong = f"column {quoted_ascii(text.text)} is named for {other} and for {key}: name two"
+            wrong = f"column {quoted_ascii(text.text)} is named for {other} and for {key}: name two columns"
             report(text.line, wrong)
     return names
 

@@ -28,7 +28,7 @@ DEFAULT_RESOURCE_TYPE = CREATES[0].resource_types[0]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    #: As the model writes it: unanchored, yet suggestion for the whole text.
+    #: As the model writes it: without anchors, although it is meant for the whole text.
     pattern: str
     regex: re.Pattern[str]
     shortest: int | None

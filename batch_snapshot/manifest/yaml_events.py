@@ -258,7 +258,7 @@ class Document:
 
 
 def twice(key: str) -> str:
-    return f"key {quoted(key)} stands here a second time: remove one"
+    return f"key {quoted(key)} appears here a second time: remove one"
 
 
 def _refuse_keys_of_the_top(section: str, found: Fields) -> None:

@@ -81,7 +81,7 @@ TRUST = 0.5
 CAUTION = 0.99
 #: Admitted calls that measure a rate well. In a climb they weigh as much as the rate that it reached.
 QUIET = 20
-#: With fewer outcomes than this a throttle may be chance, and a first measure is not told, nor kept.
+#: With fewer outcomes than this a throttle may be chance, and a first measure is neither shown nor kept.
 ENOUGH = 6
 #: A throttle on its own below this share of the measured rate is a stray.
 BELOW = 0.985

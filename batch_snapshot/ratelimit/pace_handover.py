@@ -11,7 +11,7 @@ _FORMAT = 5
 
 
 def shifted(pace: Pace, seconds: float) -> Pace:
-    """The pace for a clock that is so many seconds ahead, on a machine that has no call in flight."""
+    """The pace for a clock that is `seconds` ahead, on a machine that has no call in flight."""
     return pace._replace(
         since=pace.since + seconds,
         next_call_at=pace.next_call_at + seconds,

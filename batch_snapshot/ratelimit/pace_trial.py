@@ -6,9 +6,9 @@ If each such throttle were taken for the limit, the rate would fall to the lowes
 
 from typing import NamedTuple, Self
 
-#: So many throttles without a quiet time between them make a trial due; so many in a trial end it.
+#: This many throttles without a quiet time between them make a trial due; as many in a trial end it.
 FEW = 6
-#: A trial is due below this share of the best rate: less than half, as a limit that halves is measured anew.
+#: A trial is due below this share of the best rate: less than half, as a limit that halves is measured again.
 FAR_BELOW = 0.45
 
 

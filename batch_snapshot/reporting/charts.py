@@ -15,7 +15,7 @@ from batch_snapshot.reporting.stats import Invocation, percentile
 #: Sizes of a chart, in its own units.
 WIDTH, HEIGHT = 560, 190
 LEFT, RIGHT, TOP, BOTTOM = 52, 8, 12, 26
-#: About so many bars has a chart over time.
+#: A chart over time has about this many bars.
 BARS = 100
 #: Seconds that a bar, and the distance of two marks, can stand for.
 STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 28_800, 43_200, 86_400)
@@ -37,7 +37,7 @@ class Mark(NamedTuple):
 class Chart:
     """Stacked bars, and the same as a table; its template has the words."""
 
-    #: Of each bar, what it stands for, and a number for each kind.
+    #: The label of each bar, and a number for each kind.
     bars: Sequence[tuple[str, Sequence[int]]]
     kinds: Sequence[str] = ("plain",)
     x_marks: Sequence[Mark]
@@ -45,9 +45,9 @@ class Chart:
     scale: float = 1.0
     #: Where one invocation ends and the next begins.
     borders: Sequence[float] = ()
-    #: A line over the bars: its height at each of them; None: none there.
+    #: A line over the bars: its height at each bar; None: no line there.
     line: Sequence[float | None] = ()
-    #: What is told of it.
+    #: Facts for the sentence below the chart.
     facts: Mapping[str, Any]
 
     @property

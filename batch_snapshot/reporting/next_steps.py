@@ -1,4 +1,4 @@
-"""The command lines that continue from a ledger, to be typed in the present folder."""
+"""The command lines that continue from a ledger, to be typed in the current folder."""
 
 import os
 import shlex
@@ -70,7 +70,7 @@ def run_command(header: Header, ledger: str, *names: str) -> str:
 
 
 def _near(path: str, ledger: str) -> str:
-    """The path from the present folder if it is in there, and so is the ledger by its name."""
+    """The path, relative to the current folder if it is in there and the ledger has a relative path too."""
     relative = not Path(ledger).is_absolute() and Path(path).is_relative_to(Path.cwd())
     return os.path.relpath(path) if relative else path
 

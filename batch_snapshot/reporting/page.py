@@ -33,9 +33,9 @@ SECTIONS = (
     *("header", "now", "outcome", "failures", "difference", "course", "quotas", "accounts"),
     "invocations",
 )
-#: Seconds beyond which no end of a run is told.
+#: Seconds: a time left beyond this is not shown.
 LONGEST_LEFT = 366 * 86_400.0
-#: Accounts of the table of accounts, and windows of that of windows.
+#: Rows of the table of accounts, and of the table of windows.
 MOST_ACCOUNTS, MOST_WINDOWS = 500, 20
 #: In the order in which people want to see the rows.
 STATUSES = ("failed", "in_doubt", UNATTEMPTED, "succeeded", *(reason.value for reason in Skip))
@@ -277,7 +277,7 @@ class LedgerView:
             return message(f"{self._path.name} cannot be read", str(error))
 
     def _data(self) -> report.ReportData:
-        """What the page tells. Its messages are examples, and not counted."""
+        """The data of the page. Its messages are examples, and not counted."""
         watch, stats = self._watch, self._watch.stats
         summary = watch.summary()
         groups = {}

@@ -227,7 +227,7 @@ class Site:
         return stream
 
     async def show_report(self, request: web.Request) -> web.Response:
-        """The page that `report --html` writes; one at a time, for it takes memory."""
+        """The page that `report --html` writes; one at a time, because it takes memory."""
         ledger = self._ledger(request)
         if ledger is None:
             raise web.HTTPNotFound(text="There is no ledger to report on.")

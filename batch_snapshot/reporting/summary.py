@@ -88,7 +88,7 @@ class ThisRun:
     """What one command did with the rows that it was to send."""
 
     rows: int
-    #: Rows that were called for.
+    #: Rows for which a create call was made.
     sent: int
     #: Rows that an earlier try had made, and that were only looked up.
     looked_up: int

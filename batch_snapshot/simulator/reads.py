@@ -18,7 +18,7 @@ Params = dict[str, Any]
 Row = dict[str, Any]
 Rows = list[Row]
 
-#: Parameters of lists that are no filters; one that is an object is none either.
+#: Parameters of lists that are not filters; nor is a parameter that is an object.
 _NO_FILTERS: Final = frozenset({"Catalog", "MaxResults", "NextToken", "Sort"})
 #: The accounts that made the seeded engagements: this partner's, and AWS's own, which sent the invitations.
 _SEEDER, _INVITER = account_of("seed"), account_of("inviter")

@@ -76,7 +76,9 @@ def _markdown(text: str) -> str:
     """Help as Markdown: flags and what braces hold are code, placeholders are not tags."""
     text = re.sub(r"\n(?=\S)", " ", text.replace("\n\n", "\0")).replace("\0", "\n\n")
     return re.sub(
-        r"(?<![`\w'./=-])(--?[a-z][a-z-]*(?:=\S+(?<![.,]))?|[\w/]*\{\w+\}[\w.]*|\$[A-Z_]+)", r"`\1`", text
+        r"(?<![`\w'./=-])(--?[a-z][a-z-]*(?:=\S+(?<![.,:]))?|[\w/]*\{\w+\}(?:[\w.]*\w)?|\$[A-Z_]+)",
+        r"`\1`",
+        text,
     )
 
 

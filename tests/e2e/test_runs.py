@@ -86,7 +86,7 @@ async def retry(
 
 
 async def retry_until_settled(url: str, simulator: Simulator, **given: Any) -> Summary:
-    """Retry until nothing is in doubt, and nothing failed that another try can cure."""
+    """Retry until nothing is in doubt, and nothing failed that another try can fix."""
     for _ in range(20):
         await simulator.settled()
         summary = await retry(url, **given)
@@ -445,7 +445,7 @@ async def test_a_ledger_of_something_else_is_refused_and_nothing_is_called(place
             await run(url, run_id="another")
         with pytest.raises(LedgerError, match="account 'default' has other settings there"):
             await run(url, profile="other")
-        with pytest.raises(InputError, match="exclude each other"):
+        with pytest.raises(InputError, match="cannot be used together"):
             await run(url, simulate=True)
         with pytest.raises(LedgerError, match="was written against"):
             await retry(elsewhere)

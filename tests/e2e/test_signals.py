@@ -364,11 +364,11 @@ async def test_ctrl_c_shows_in_the_display_the_calls_waited_for(place):
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("way", ["Ctrl-C", "SIGTERM", "Ctrl-C elsewhere"])
-@pytest.mark.parametrize("asked", ["Go on?", "MFA code for arn:aws:iam::111122223333:mfa/jane"])
+@pytest.mark.parametrize("asked", ["Continue?", "MFA code for arn:aws:iam::111122223333:mfa/jane"])
 async def test_a_signal_at_a_question_ends_the_run_with_nothing_sent(place, asked, way):
-    if asked != "Go on?":
+    if asked != "Continue?":
         guard(place)
-    place.manifest(pairs(3), catalog="AWS" if asked == "Go on?" else "Sandbox")
+    place.manifest(pairs(3), catalog="AWS" if asked == "Continue?" else "Sandbox")
     script = ELSEWHERE + CONTROLLED if way == "Ctrl-C elsewhere" else CONTROLLED
     async with serve() as (url, simulator):
         place.env["AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING"] = url
@@ -380,7 +380,7 @@ async def test_a_signal_at_a_question_ends_the_run_with_nothing_sent(place, aske
                 terminal.type("\x03")
             done = await child.finished()
         name, code = ("SIGTERM", 143) if way == "SIGTERM" else ("SIGINT", 130)
-        if asked == "Go on?":
+        if asked == "Continue?":
             await until(lambda: f"interrupted ({name}){NOTHING}" in terminal.shown, "the last line")
             assert not place.ledger.exists()
         assert done.code == code

@@ -335,13 +335,13 @@ async def test_catalog_aws_is_confirmed_on_a_terminal(place):
         done, shown = await typed(place, ["run", "trial.yaml"], "n\n")
         assert (done.code, done.stdout) == (2, "")
         assert "3 of 3 rows to send" in shown
-        assert "Go on?" in shown
+        assert "Continue?" in shown
         assert "nothing was called" in shown
         assert not simulator.calls
         assert not place.ledger.exists()
         done, shown = await typed(place, ["run", "trial.yaml", "--format", "json"], "y\n")
         assert done.code == 0
-        assert "Go on?" in shown
+        assert "Continue?" in shown
         assert "\r" in shown
         assert done.json["counts"]["succeeded"] == 3
         assert_exactly_once(simulator, place.ledger, rows)
@@ -379,7 +379,7 @@ async def test_no_question_without_a_terminal_or_with_yes(place):
         )
         for done, shown in (certain, sandbox, (alone, alone.stderr)):
             assert done.code == 0
-            assert "Go on?" not in shown
+            assert "Continue?" not in shown
         assert simulator.calls[CREATE] == 6
 
 

@@ -87,10 +87,7 @@ def test_misspelt_variable_is_a_warning(cwd, monkeypatch, call):
     monkeypatch.setenv("BATCH_SNAPSHOT_VALIDATE_FROMAT", "json")
     code, _, err = call("validate", "trial.yaml")
     assert code == 0
-    assert (
-        err
-        == "warning: $BATCH_SNAPSHOT_VALIDATE_FROMAT: there is no such option of batch-snapshot validate\n"
-    )
+    assert err == "warning: $BATCH_SNAPSHOT_VALIDATE_FROMAT: batch-snapshot validate has no such option\n"
 
 
 def test_variables_of_other_meanings_stay_as_they_are(cwd, monkeypatch, call):

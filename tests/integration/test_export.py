@@ -253,8 +253,8 @@ async def test_an_account_that_may_read_nothing_ends_after_a_few_denials(monkeyp
         ("x.txt", None, {}, r"--output x.txt: name a folder, or a file that ends in .ndjson"),
         ("x.csv", None, {"form": "parquet"}, r"x.csv: name a folder, or a file that ends in .parquet"),
         ("x.ndjson", None, {"fields": ("Lifecycle.Stag",)}, "did you mean Lifecycle.Stage"),
-        ("x.ndjson", "mine\n", {}, r"x.ndjson:1: is no line of an NDJSON export"),
-        ("x.ndjson", "mine, without an end", {}, r"x.ndjson:1: is no line of an NDJSON export"),
+        ("x.ndjson", "mine\n", {}, r"x.ndjson:1: is not a line of an NDJSON export"),
+        ("x.ndjson", "mine, without an end", {}, r"x.ndjson:1: is not a line of an NDJSON export"),
         ("x.csv", "ledger", {}, r"x.ndjson: is a ledger, not an export; name another file"),
     ],
 )
@@ -279,7 +279,7 @@ async def test_a_bad_file_of_any_ledger_is_found_before_the_first_call(cwd):
         (cwd / "exports").mkdir()
         (Path("exports") / NIGHTS[1].name).write_bytes(b"mine\n")
         before = Counter(simulator.calls)
-        with pytest.raises(InputError, match=r"night-2.ndjson:1: is no line of an NDJSON export"):
+        with pytest.raises(InputError, match=r"night-2.ndjson:1: is not a line of an NDJSON export"):
             await exported(url, "exports", *NIGHTS)
         assert reads(simulator, before) == 0
 

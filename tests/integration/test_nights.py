@@ -264,7 +264,7 @@ async def test_a_manifest_is_brought_up_to_date_and_keeps_its_comments():
             "pairs: [{engagement: eng-00000000000001, resource: O1}]\n",
             "utf-8",
         )
-        with pytest.raises(InputError, match=r"found.yaml:4: its pairs stand in \[brackets\]"):
+        with pytest.raises(InputError, match=r"found.yaml:4: its pairs are in \[brackets\]"):
             await discover.update(FOUND, ALL, options(url), environment())
 
 

@@ -54,7 +54,7 @@ async def test_a_run_is_refused_where_its_unfinished_ledger_has_vanished(place):
         made = len(simulator.snapshots)
         aside = place.ledger.rename("aside")
         for _ in range(2):
-            with pytest.raises(LedgerError, match="put it back, or begin anew with --new-ledger"):
+            with pytest.raises(LedgerError, match="put it back, or start over with --new-ledger"):
                 await run.run(path, options)
         assert len(simulator.snapshots) == made, "nothing was made a second time"
         # Another ledger and a dry run are still possible, and an empty file is not a ledger.
@@ -265,7 +265,7 @@ async def test_a_quota_that_was_edited_in_the_ledger_is_refused(place, edited):
     name = edited.partition(":")[0]
     text = place.ledger.read_text("utf-8")
     place.ledger.write_text(re.sub(name + ":[0-9.]+", edited, text), "utf-8")
-    with pytest.raises(LedgerError, match="it was edited"):
+    with pytest.raises(LedgerError, match="restore it from a backup"):
         await run.retry(place.ledger)
 
 
@@ -279,5 +279,5 @@ async def test_a_retry_refuses_names_in_the_ledger_that_no_manifest_can_have(pla
     fields = json.loads(head)
     fields[field] = name if field == "name" else {name: fields["accounts"]["default"]}
     place.ledger.write_text("\n".join([json.dumps(fields), *lines, ""]), "utf-8")
-    with pytest.raises(LedgerError, match="which is not allowed: the file was edited"):
+    with pytest.raises(LedgerError, match="which is not allowed: the file was edited; restore it"):
         await run.retry(place.ledger)

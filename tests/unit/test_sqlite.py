@@ -81,7 +81,7 @@ def test_used_database_is_closed(tmp_path, make):
 
 
 def test_a_locked_database_is_not_a_damaged_one(tmp_path):
-    """A damaged index is built anew, so a locked one must not be taken for damaged."""
+    """A damaged index is built again, so a locked one must not be taken for damaged."""
     path = tmp_path / "x.sqlite"
     with closing(sqlite.connect(path)) as first, closing(sqlite.connect(path, timeout=0)) as second:
         with sqlite.transaction(first), pytest.raises(sqlite.Error) as locked:

@@ -88,7 +88,7 @@ async def test_credential_process_that_prints_without_end_is_killed(stream):
     to = "" if stream == "stdout" else " >&2"
     config(f"[profile p]\n{helper('echo $$ > pid', f'exec yes secret{to}')}")
     said = await refused()
-    assert "credential_process of profile p printed more than 4,194,304 bytes; it was ended" in said
+    assert "credential_process of profile p printed more than 4,194,304 bytes; it was killed" in said
     await ended("pid")
 
 
@@ -116,7 +116,7 @@ async def test_credential_process_that_hangs_is_killed_with_its_children(ending)
     said = await refused(within=0.5)
     assert time.monotonic() - began < 5
     assert "credential_process of profile p did not end within 0.5 s" in said
-    assert "all that it had started" in said
+    assert "all processes that it had started" in said
     for name in ("child", "pid"):
         await ended(name)
 
@@ -248,10 +248,10 @@ async def test_profile_whose_credentials_no_header_can_hold_is_named():
         (f"[profile p]\nrole_arn = {ROLE}\nsource_profile = gone\n", ['source_profile "gone"', "not exist"]),
         (f"[profile p]\n{SSO}sso_session = gone\n", ['sso-session does not exist: "gone"']),
         (f"[profile p]\n{SSO}sso_region = a\n", ["missing required configuration: sso_start_url"]),
-        ("[profile p]\nregion = a\n[profile p]\n", ["config:3: section [profile p] stands twice"]),
-        (f"[profile p]\n{KEYS}{KEYS}", ["config:4: option aws_access_key_id stands twice"]),
+        ("[profile p]\nregion = a\n[profile p]\n", ["config:3: section [profile p] appears twice"]),
+        (f"[profile p]\n{KEYS}{KEYS}", ["config:4: option aws_access_key_id appears twice"]),
         ("[profile p]\nregion = us-east-1\nSECRETWORD\n", ["config: line 3: neither"]),
-        ("SECRETWORD = 1\n", ["config:1: a line before any [section]"]),
+        ("SECRETWORD = 1\n", ["config:1: a line before the first [section]"]),
         ("[profile p]\ns3 =\n  SECRETWORD\n", ["config: a nested block has a line without ="]),
         (f"[profile p]\n{KEYS}defaults_mode = wrong\n", ["wrong", "legacy", "correct that setting"]),
         (f"[profile p]\n{KEYS}sts_regional_endpoints = wrong\n[x]\n", ["wrong", "correct that setting"]),

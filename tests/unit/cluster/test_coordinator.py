@@ -90,7 +90,7 @@ def test_an_unexpected_error_at_a_worker_stops_the_account_and_leaves_its_rows_i
     world = in_virtual_time(body)
     assert world.statuses() == {Status.IN_DOUBT: 10}
     assert world.ending().kind is StopKind.STOPPED
-    assert "a worker's program broke: see its log" in world.ending().reason
+    assert "batch-snapshot failed on a worker: see the worker's log" in world.ending().reason
 
 
 def test_a_worker_that_signs_for_another_account_sends_nothing():

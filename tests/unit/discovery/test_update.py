@@ -100,7 +100,7 @@ def test_a_manifest_without_pairs_gets_a_pairs_section(text, after):
 
 @pytest.mark.parametrize("pairs", ["[]", "[{engagement: e, resource: O1}]"])
 def test_pairs_in_brackets_are_refused(pairs):
-    with pytest.raises(InputError, match="m:2: its pairs stand in"):
+    with pytest.raises(InputError, match="m:2: its pairs are in"):
         layout(f"version: 1\npairs: {pairs}\n", "m")
 
 

@@ -604,7 +604,7 @@ async def test_a_window_that_allows_no_call_says_what_to_change():
     await world.run(requests(10))
     assert world.sent == world.outcomes == []
     assert world.ending().kind is StopKind.DEFERRED
-    assert "per_hour leaves room for no call" in world.ending().reason
+    assert "per_hour less its reserve leaves room for no call" in world.ending().reason
 
 
 async def test_with_wait_a_spent_window_is_waited_for():

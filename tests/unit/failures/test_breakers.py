@@ -157,7 +157,7 @@ async def test_without_a_network_the_run_is_deferred_within_three_minutes(concur
     await world.run(requests(300))
     assert 120 <= anyio.current_time() < 180
     assert world.ending().kind is StopKind.DEFERRED
-    assert "cannot reach api.example:443: connection refused, and so for" in world.ending().reason
+    assert "cannot reach api.example:443: connection refused for" in world.ending().reason
     assert world.outcomes == [], "all rows are unattempted"
     assert account.traffic.calls == 0
     assert (account.pacer.meter.used, account.pacer.meter.in_flight) == (0, set())
@@ -266,14 +266,14 @@ async def test_a_row_that_never_left_was_never_first_sent():
 
 @pytest.mark.parametrize("count", [1, 5])
 async def test_wrong_proxy_settings_stop_the_account_at_once(count):
-    wrong = client_failure(["InvalidProxyError"], "the URL of the proxy names no host")
+    wrong = client_failure(["InvalidProxyError"], "the URL of the proxy has no usable host")
     world = World(answer=lambda *_: wrong)
     account = world.engine.accounts["main"]
     account.pacer.meter = Windows(100)
     await world.run(requests(count))
     assert world.outcomes == []
     assert (world.ending().kind, account.traffic.calls, account.pacer.meter.used) == (StopKind.STOPPED, 0, 0)
-    assert "the URL of the proxy names no host" in world.ending().reason
+    assert "the URL of the proxy has no usable host" in world.ending().reason
 
 
 async def test_a_stop_ends_a_pause():

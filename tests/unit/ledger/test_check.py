@@ -147,7 +147,7 @@ DAMAGES: dict[str, tuple[Callable[[Lines], None], int, str]] = {
     ),
     "the schema is another": (altered(1, lambda record: record.update(schema=2)), 1, "schema 2"),
     "a success has no revision": (
-        altered(3, lambda record: record.update(revision=None)), 3, "makes no sense"
+        altered(3, lambda record: record.update(revision=None)), 3, "is not valid"
     ),
     "a time has no zone": (
         altered(2, lambda record: record.update(at="2026-03-01T12:00:00")), 2, "with a timezone component"

@@ -12,7 +12,7 @@ from tests.support.ledgers import LedgerBuilder, row
     ("opened", "said"),
     [
         ({}, "not the revision after that of the first: others made snapshots in between, or"),
-        ({"endpoint": "simulator"}, "expected, because a simulated run without --state starts anew"),
+        ({"endpoint": "simulator"}, "expected, because a simulated run without --state starts again"),
         ({"endpoint": "simulator", "settings": {"simulator_state": "w"}}, "others made snapshots in between"),
     ],
 )

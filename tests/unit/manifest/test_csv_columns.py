@@ -140,7 +140,7 @@ FAULTY = {
     ),
     "two columns of a key": (
         f"engagement,resource,Resource\n{E1},O1,O2\n",
-        "1: column resource stands in the",
+        "1: column resource is in the",
     ),
     "a cell under no name": (
         f"engagement,resource,\n{E1},O1,\n{E2},O2,x\n",
@@ -175,7 +175,7 @@ FAULTY = {
     ),
     "names of a CRM": (
         f"Engagement Id;Opportunity Id\n{E1};O1\n",
-        'found "Engagement Id", "Opportunity Id" (separated by semicolons); needed are engagement',
+        'found "Engagement Id", "Opportunity Id" (separated by semicolons); a header needs engagement',
     ),
     "another sep": (f"sep=;\n{BODY}", "2: column engagement is missing in the header"),
     "a title": (f"My report\n{BODY}", '1: column engagement is missing in the header; found "My report"'),

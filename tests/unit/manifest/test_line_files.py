@@ -21,4 +21,4 @@ def entries(line: str) -> tuple[list[object], list[str]]:
 def test_a_key_that_stands_twice_is_reported_whatever_its_first_value(first):
     [node], problems = entries(f'{{"a": {first}, "a": "y", "b": "z"}}')
     assert isinstance(node, Fields)
-    assert any('key "a" stands here a second time: remove one' in one for one in problems)
+    assert any('key "a" appears here a second time: remove one' in one for one in problems)

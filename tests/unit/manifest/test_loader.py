@@ -148,7 +148,7 @@ def test_problems_above_and_below_late_sections_are_listed_in_line_order(write):
 
 def test_an_escaped_late_section_is_refused(write):
     found = problems(write(f'version: 1\nname: n\n{PAIRS}"def\\u0061ults": {{catalog: AWS}}\n'))
-    assert found[-1] == "m.yaml:4: defaults must stand above pairs in this file: move it up"
+    assert found[-1] == "m.yaml:4: defaults must come before pairs in this file: move it up"
 
 
 def test_a_pair_listed_twice_is_one_row_and_a_warning(write):
@@ -190,7 +190,7 @@ MISTAKES = [
     ("pairs: [[]]\n", 4, "not a list"),
     (f"pairs:\n- engagement: {ENG}\n", 5, "resource is missing"),
     ("pairs:\n- resource: O1\n", 5, "engagement is missing"),
-    (f"pairs:\n- {{engagement: {ENG}, resource: O1, resources: [O1]}}\n", 5, "exclude each other"),
+    (f"pairs:\n- {{engagement: {ENG}, resource: O1, resources: [O1]}}\n", 5, "cannot be used together"),
     (f"pairs:\n- {{engagement: {ENG}, resources: []}}\n", 5, "not an empty list"),
     (f"pairs:\n- {{engagement: {ENG}, resources: O1}}\n", 5, 'not the text "O1"'),
     (
@@ -210,7 +210,7 @@ MISTAKES = [
     (f"pairs: [{PAIR[:-1]}, aws_session_token: hunter2}}]\n", 4, "credentials don't belong"),
     (f"{PAIRS}inclde: [a.csv]\n", 5, "did you mean include?"),
     ("include: a.csv\n", 4, "include must be a list"),
-    ("include: [a.txt]\n", 4, "known are .csv"),
+    ("include: [a.txt]\n", 4, "use one of .csv"),
     ("include: [/etc/a.csv]\n", 4, "is absolute"),
     ("include: ['']\n", 4, "include is empty"),
     ("include: [~]\n", 4, "include is empty"),
@@ -229,7 +229,7 @@ MISTAKES = [
     ("accounts: {a: {role_arn: 'arn:aws:iam::123456789012:role/x', external_id: a}}\n", 4, "external_id"),
     ("accounts: {a: {region: Ohio}}\n", 4, "not a region name"),
     ("accounts: {a: {endpoint_url: ftp://x}}\n", 4, "not an http or https URL"),
-    ("accounts: {a: {endpoint_url: 'http://me:hunter2@x/'}}\n", 4, "what stands before @"),
+    ("accounts: {a: {endpoint_url: 'http://me:hunter2@x/'}}\n", 4, "the part before @"),
     ("accounts: {a: {tags: x}}\n", 4, "tags must be a list"),
     ("accounts: {a: {tags: [x y]}}\n", 4, 'tag "x y"'),
     ("accounts: {a: {quota: 5}}\n", 4, "quota must be a mapping"),
@@ -248,11 +248,11 @@ MISTAKES = [
 BEYOND_THE_SCHEMA = [
     ("pairs: []\n", 0, "lists no pairs: add some under pairs or include"),
     (f"pairs:\n- engagement: {ENG}\n  resource: 'O1\n\n    '\n", 6, "does not match"),
-    (f"pairs: [{PAIR[:-1]}, resource: O2}}]\n", 4, 'key "resource" stands here a second time'),
+    (f"pairs: [{PAIR[:-1]}, resource: O2}}]\n", 4, 'key "resource" appears here a second time'),
     (f"pairs: [{PAIR[:-1]}, account: x}}]\n", 4, "declares no accounts"),
     (f"pairs: [{PAIR[:-1]}, [a]: x}}]\n", 4, "a key must be plain text"),
-    (f"{PAIRS}{PAIRS}", 5, 'key "pairs" stands here a second time'),
-    (f"{PAIRS}name: m\n", 5, 'key "name" stands here a second time'),
+    (f"{PAIRS}{PAIRS}", 5, 'key "pairs" appears here a second time'),
+    (f"{PAIRS}name: m\n", 5, 'key "name" appears here a second time'),
     (f"pairs: &a [{PAIR}]\n", 4, "YAML anchors are not supported"),
     ("pairs: *a\n", 4, "YAML aliases are not supported"),
     (f"pairs: [!!map {PAIR}]\n", 4, "YAML tags are not supported"),
@@ -439,7 +439,7 @@ def test_includes_in_every_form_follow_the_manifest_in_their_order(write):
         ("a.csv", "", "a.csv: is empty"),
         ("a.csv", "engagement,resourc\n", "a.csv:1: column resource"),
         ("a.csv", "resource\n", "a.csv:1: column engagement"),
-        ("a.csv", "engagement,resource,resource\n", "a.csv:1: column resource stands"),
+        ("a.csv", "engagement,resource,resource\n", "a.csv:1: column resource is in"),
         ("a.csv", f"engagement,resource\n{ENG}\n", "a.csv:2: 1 cell under a header of 2"),
         ("a.csv", f"engagement,resource\n{ENG},O1,x\n", "a.csv:2: 3 cells under a header of 2"),
         ("a.csv", f'engagement,resource\n"\n{ENG}",O1\n{ENG},x\n', 'a.csv:4: resource "x"'),

@@ -366,7 +366,7 @@ def test_page_compares_with_the_ledger_before(tmp_path, chromium):
     # Each simulated run makes first revisions, unless its world is kept.
     again = LedgerBuilder(2).begin(at=99_000, endpoint="simulator").result(row(9)).end()
     text = made(again.write(tmp_path / "f.ndjson")).read_text("utf-8")
-    assert "1</b> revision jumps: expected, because a simulated run without --state starts anew" in text
+    assert "1</b> revision jumps: expected, because a simulated run without --state starts again" in text
     with (tmp_path / "b.ndjson").open("ab") as file:
         file.write(b"{}\n")
     assert "cannot be compared" in made(tmp_path / "e.ndjson").read_text("utf-8")
