@@ -327,7 +327,7 @@ async def test_ledgers_are_compared_by_exports_that_are_fetched_once(called):
             simulator.touch(resource)
         await night(url, NIGHTS[1], pairs(20))
         before = Counter(simulator.calls)
-        line = ["diff", "--payload", *map(str, NIGHTS), "--endpoint-url", url]
+        line = ["diff", "--payload", *map(str, NIGHTS), "--endpoint-url", url, "--read-rate", "500"]
         done = await called(*line, "--html", "changes.html", "--fields", "Lifecycle")
         assert done.code == 0, done.stderr
         assert reads(simulator, before) == 40
@@ -395,7 +395,7 @@ async def test_snapshots_that_are_missing_are_named_once_with_their_ledgers_and_
         # Both ledgers name a snapshot that the service lacks; for one row only the second does.
         NIGHTS[0].write_text(text.replace(gone, "O404"), "utf-8")
         NIGHTS[1].write_text(text.replace(gone, "O404").replace(seen, "O405"), "utf-8")
-        line = ["diff", "--payload", *map(str, NIGHTS), "--endpoint-url", url]
+        line = ["diff", "--payload", *map(str, NIGHTS), "--endpoint-url", url, "--read-rate", "500"]
         done = await called(*line)
         assert done.code == 1
         (named,) = [one for one in done.stdout.splitlines() if "O404" in one]

@@ -64,7 +64,7 @@ async def test_one_denied_one_throttled_one_expired_and_one_healthy(tmp_path, en
     more = ["--engine", engine]
     async with (
         service(place, "--latency", "0.02s") as plain,
-        service(place, "--latency", "0.02s", "--rate", "1", "--burst", "1", "--no-retry-hint") as tight,
+        service(place, "--latency", "0.02s", "--rate", "2", "--burst", "1", "--no-retry-hint") as tight,
     ):
         write(place, plain, tight, "healthy", name="alone")
         alone = await place.call("run", "alone.yaml", *more)

@@ -68,14 +68,14 @@ async def answers(address):
 @in_browser
 async def test_page_of_a_run_is_live_and_survives_its_end_and_restart(tmp_path, address, seen):
     place = Place(tmp_path)
-    place.manifest(pairs(60), accounts={"default": {"quota": {"per_second": 8, "per_hour": 50}}})
+    place.manifest(pairs(60), accounts={"default": {"quota": {"per_second": 12, "per_hour": 50}}})
     run = ["run", "trial.yaml", "--simulate", "--state", "world.ndjson", f"--serve={address}"]
     page = seen.page
     async with place.started(*run) as child:
         await answers(address)
         await page.goto(f"http://{address}/")
         await expect(page.locator("#live")).to_have_text("Live", timeout=PATIENCE)
-        await expect(page.locator("#part-now")).to_contain_text("of 8/s declared", timeout=PATIENCE)
+        await expect(page.locator("#part-now")).to_contain_text("of 12/s declared", timeout=PATIENCE)
         await expect(page.locator("#part-now")).to_contain_text("left, until", timeout=PATIENCE)
         first = await page.title()
         await expect(page).not_to_have_title(first, timeout=PATIENCE)

@@ -507,7 +507,7 @@ def test_push_without_the_extra_names_the_package(monkeypatch, capsys):
 @pytest.mark.asyncio
 async def test_progress_is_sent_while_the_run_goes_on(place):
     here = Place(place)
-    here.manifest(pairs(40), accounts={"default": {"quota": {"per_second": 10}}})
+    here.manifest(pairs(28), accounts={"default": {"quota": {"per_second": 10}}})
     # Refused, it is told again all the same.
     with serve_webhook(statuses=[403]) as target:
         flags = ["--notify-webhook", target.url + SECRET, "--notify-every", "1s"]
@@ -520,8 +520,8 @@ async def test_progress_is_sent_while_the_run_goes_on(place):
     for one in running:
         assert (one["outcome"], one["exit_code"], one["summary"]) == ("running", None, None)
         assert one["text"].startswith("batch-snapshot run trial: running: ")
-        assert "/40 rows" in one["text"]
-        assert one["progress"]["rows"] == 40
+        assert "/28 rows" in one["text"]
+        assert one["progress"]["rows"] == 28
     assert running[0]["progress"]["succeeded"] < running[-1]["progress"]["succeeded"]
     assert (last["outcome"], "progress" in last) == ("completed", False)
 

@@ -9,7 +9,7 @@ import pytest
 from tests.support.processes import of_type
 from tests.support.service_models import data_path
 
-WORLD = ["--simulate", "--state", "world.ndjson", "--progress", "none"]
+WORLD = ["--simulate=rate=500,burst=50", "--state", "world.ndjson", "--read-rate=500", "--progress=none"]
 
 
 @pytest.fixture(autouse=True)

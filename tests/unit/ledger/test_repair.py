@@ -288,10 +288,8 @@ def test_a_repaired_ledger_is_resumed_to_one_snapshot_per_row(tmp_path, monkeypa
     async def damage_and_resume() -> None:
         clock = WallClock()
         async with serve(SimulatorSettings(forget_after=memory), now=clock.time) as (url, simulator):
-            options, hooks = (
-                Options(ledger=str(ledger), endpoint_url=url),
-                run.Hooks(now=clock.now, rng=Hasty(7)),
-            )
+            options = Options(ledger=str(ledger), endpoint_url=url, engine=Settings(read_lag=0.0))
+            hooks = run.Hooks(now=clock.now, rng=Hasty(7))
             assert (await run.run(manifest, options, hooks)).exit_code == 0
             rewriting.write(ledger, b"".join(damage(lines_of(ledger))))
             clock.ahead += 3600.0
