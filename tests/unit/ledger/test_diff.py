@@ -1,4 +1,4 @@
-"""What the difference of two ledgers says. `integration/test_nights` compares those of whole runs."""
+"""What the difference of two ledgers says."""
 
 import pytest
 
@@ -6,6 +6,38 @@ from batch_snapshot import paths
 from batch_snapshot.ledger import diff, locks
 from batch_snapshot.models import Status
 from tests.support.ledgers import LedgerBuilder, row
+
+SUCCEEDED, AGAIN, FAILED = (
+    (Status.SUCCEEDED, {"revision": 1}),
+    (Status.SUCCEEDED, {"revision": 2}),
+    (Status.FAILED, {}),
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kind"),
+    [
+        (None, SUCCEEDED, "new"),
+        (SUCCEEDED, None, "gone"),
+        (SUCCEEDED, FAILED, "newly_failing"),
+        (FAILED, AGAIN, "recovered"),
+        (FAILED, FAILED, "still_failing"),
+        (AGAIN, AGAIN, "revision_jumps"),
+        (SUCCEEDED, AGAIN, None),
+    ],
+)
+def test_each_change_of_a_row_is_of_one_kind(tmp_path, before, after, kind):
+    """Beside a row that did not change. Only rows that newly fail are worth an exit code."""
+    ledgers = []
+    for name, state, other in (("a", before, SUCCEEDED), ("b", after, AGAIN)):
+        ledger = LedgerBuilder(2).begin().result(row(2), other[0], **other[1])
+        if state:
+            ledger.result(row(1), state[0], **state[1])
+        ledgers.append(ledger.end().write(tmp_path / f"{name}.ndjson"))
+    found = diff.diff(*ledgers)
+    assert {each: number for each, number in found.counts.items() if number} == ({kind: 1} if kind else {})
+    assert [change.row for change in found.changes.get(kind, [])] == ([row(1)] if kind else [])
+    assert found.exit_code == (kind == "newly_failing")
 
 
 @pytest.mark.parametrize(
