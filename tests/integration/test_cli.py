@@ -4,7 +4,7 @@ import asyncio
 import platform
 import shlex
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,25 +42,6 @@ async def together(place: Place, *lines: Sequence[str | Path]) -> list[Finished]
             return await place.call(*line)
 
     return list(await asyncio.gather(*map(one, lines)))
-
-
-async def side_by_side(folder: Path, *scenarios: Callable[[Place], Awaitable[None]]) -> None:
-    """Play scenarios at once, each in a folder of its own: they mostly wait for processes to start."""
-    turns = asyncio.Semaphore(3)
-
-    async def play(scenario: Callable[[Place], Awaitable[None]]) -> Exception | None:
-        own = folder / scenario.__name__
-        own.mkdir()
-        async with turns:
-            try:
-                await scenario(Place(own))
-            except Exception as error:  # noqa: BLE001 - raised below, when all have ended
-                return error
-        return None
-
-    failed = [error for error in await asyncio.gather(*map(play, scenarios)) if error]
-    if failed:
-        raise ExceptionGroup("scenarios that failed", failed)
 
 
 def denied(number: int) -> list[dict[str, Any]]:
@@ -167,7 +148,8 @@ CONTRACT = {
 }
 
 
-async def a_run_writes_its_result_to_stdout_and_the_rest_to_stderr(place: Place) -> None:
+@pytest.mark.asyncio
+async def test_a_run_writes_its_result_to_stdout_and_the_rest_to_stderr(place):
     rows = pairs(12)
     place.manifest(rows)
     async with serve(SimulatorSettings(faults=Faults(plan=lambda n, _: None if n else "throttle"))) as (
@@ -199,7 +181,8 @@ async def a_run_writes_its_result_to_stdout_and_the_rest_to_stderr(place: Place)
         assert simulator.calls[CREATE] == 13
 
 
-async def failures_are_grouped_with_exit_code_1_until_retry_fixes_them(place: Place) -> None:
+@pytest.mark.asyncio
+async def test_failures_are_grouped_with_exit_code_1_until_retry_fixes_them(place):
     broken = Faults(plan=lambda n, _: "internal-after" if n < 3 else None)
     rows = [*pairs(5), *denied(2)]
     place.manifest(rows)
@@ -229,7 +212,8 @@ async def failures_are_grouped_with_exit_code_1_until_retry_fixes_them(place: Pl
         assert {line["generation"] for line in results(place.ledger).values() if line["error"]} == {1}
 
 
-async def simulate_needs_no_credentials(place: Place) -> None:
+@pytest.mark.asyncio
+async def test_simulate_needs_no_credentials(place):
     place.manifest(pairs(8), catalog="AWS")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         del place.env[name]
@@ -241,16 +225,6 @@ async def simulate_needs_no_credentials(place: Place) -> None:
     (head,) = of_type(place.folder / done.json["ledger"], "run")
     assert head["endpoint"] == "simulator"
     assert not place.ledger.exists()
-
-
-@pytest.mark.asyncio
-async def test_completed_runs(tmp_path):
-    await side_by_side(
-        tmp_path,
-        a_run_writes_its_result_to_stdout_and_the_rest_to_stderr,
-        failures_are_grouped_with_exit_code_1_until_retry_fixes_them,
-        simulate_needs_no_credentials,
-    )
 
 
 # -- 130 and 143: signals ----------------------------------------------------------------------------

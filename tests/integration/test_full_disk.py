@@ -4,8 +4,6 @@ How the service was called is judged by its own log.
 """
 
 import errno
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +13,6 @@ import pytest
 
 from batch_snapshot import paths
 from batch_snapshot.config.options import Options, Settings
-from batch_snapshot.engine import pool
 from batch_snapshot.errors import LedgerWriteError, StorageError
 from batch_snapshot.jobs import run
 from batch_snapshot.jobs.preview import Preview
@@ -195,35 +192,6 @@ async def test_a_disk_that_keeps_nothing_is_told_before_any_call(place):
         assert_exactly_once(simulator, place.ledger, pairs(3))
 
 
-#: Opens a ledger, writes and makes it durable, which fails from the given moment on.
-NOT_DURABLE = """
-import errno, sys
-from pathlib import Path
-from batch_snapshot.errors import LedgerWriteError
-from batch_snapshot.ledger.writer import Ledger
-from tests.support.seccomp import fail_system_call
-refuse, moment = fail_system_call("fsync", errno.EIO), sys.argv[2]
-moment == "opened" and refuse()
-try:
-    with Ledger(Path(sys.argv[1])) as ledger:
-        ledger.append(b'{"type":"note"}\\n')
-        refuse()
-        ledger.sync()
-except LedgerWriteError:
-    sys.exit("not durable")
-"""
-
-
-@on_linux
-@pytest.mark.parametrize("moment", ["opened", "synced"])
-async def test_what_cannot_be_made_durable_is_not_taken_for_written(place, moment):
-    """A power cut may take a line, and a whole new file whose folder does not durably name it."""
-    ledger = place.folder / "trial.ndjson"
-    said = await place.call(ledger, moment, script=NOT_DURABLE)
-    assert (said.code, said.stderr) == (1, "not durable\n")
-    assert ledger.read_bytes() == (b'{"type":"note"}\n' if moment == "synced" else b"")
-
-
 async def test_a_folder_that_cannot_be_written_is_told_before_any_call(place):
     """A file system that is read-only; where none can be had, a path below a file."""
     folder = place.folder / "disk"
@@ -263,47 +231,6 @@ async def test_a_state_folder_that_breaks_after_the_first_call_is_no_wrong_argum
 # -- damaged under the run ---------------------------------------------------------------------------
 
 
-def damaged(path: Path, how: str) -> Callable[[], object]:
-    """Damage a ledger; returns what puts it back."""
-    aside = path.with_name("aside")
-    if how == "moved":
-        path.rename(aside)
-        return lambda: aside.replace(path)
-    shutil.copy(path, aside)
-    if how == "replaced":
-        aside.replace(path)
-        return lambda: None
-    os.truncate(path, 100 if how == "cut" else 0)
-    return lambda: aside.replace(path)
-
-
-@pytest.mark.parametrize("how", ["moved", "cut", "emptied", "replaced"])
-async def test_a_ledger_damaged_under_the_run_ends_it_and_once_put_back_it_goes_on(place, how):
-    rows = pairs(150)
-    manifest = place.manifest(rows)
-    repairs: list[Callable[[], object]] = []
-    seen = 0
-
-    def tell(outcome: Outcome) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == 20:
-            repairs.append(damaged(place.ledger, how))
-
-    async with serve(SimulatorSettings(latency=0.01)) as (url, simulator):
-        with pytest.raises(LedgerWriteError, match="was removed, replaced or cut") as caught:
-            await run.run(manifest, options(place, url, concurrency=8), run.Hooks(outcome=tell))
-        assert caught.value.exit_code == 5
-        # The next intent finds out, so that nothing is sent that the ledger as it was does not name.
-        made = len(simulator.snapshots)
-        assert 20 <= made <= 2 * pool.INTENT_SIZE
-        repairs[0]()
-        named = {row[3] for intent in of_type(place.ledger, "intent") for row in intent["rows"]}
-        assert {snapshot.engagement for snapshot in simulator.snapshots} <= named
-        assert (await run.run(manifest, options(place, url))).exit_code == 0
-        assert_exactly_once(simulator, place.ledger, rows)
-
-
 async def test_a_ledger_removed_under_a_process_ends_it_with_5(place):
     rows = pairs(60)
     place.manifest(rows)
@@ -311,13 +238,13 @@ async def test_a_ledger_removed_under_a_process_ends_it_with_5(place):
         line = command(url, place.ledger, "--rate", "25", "--concurrency", "4")
         async with place.started(*line) as child:
             await until(lambda: len(of_type(place.ledger, "result")) >= 5, "five results")
-            repair = damaged(place.ledger, "moved")
+            aside = place.ledger.rename(place.folder / "aside")
             said = await child.finished()
         assert_stopped(said, "was removed, replaced or cut")
         # All rows stand in one intent: the next sync, at most a second later, finds out.
         assert len(simulator.snapshots) < 5 + 25 * 1.5 + 4
         with suppress(FileNotFoundError):
             assert not place.ledger.read_bytes(), "nothing new was begun in its place"
-        repair()
+        aside.replace(place.ledger)
         assert (await place.call(*line, "--rate", "500")).code == 0
         assert_exactly_once(simulator, place.ledger, rows)

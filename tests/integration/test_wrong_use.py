@@ -20,7 +20,7 @@ from batch_snapshot.jobs import run
 from batch_snapshot.models import Status
 from batch_snapshot.simulator import serve
 from tests.support.ledgers import LedgerBuilder, row
-from tests.support.processes import Place, environment, move_in, pairs, write_manifest
+from tests.support.processes import environment, move_in, pairs, write_manifest
 
 TOPIC = "arn:aws:sns:us-east-1:123456789012:nights"
 LONG = "x" * 300
@@ -325,11 +325,3 @@ def test_with_format_json_an_error_is_an_object_on_stdout(cwd, capsys, form):
         printed = json.loads(capsys.readouterr().out)
         assert (printed["outcome"], printed["exit_code"], code) == ("refused", 2, 2)
         assert printed["error"]["message"]
-
-
-@pytest.mark.asyncio
-async def test_wrong_use_of_a_process_is_one_line_with_exit_code_2(tmp_path):
-    for line in ("run trial.yaml --fly", "run absent.yaml"):
-        done = await Place(tmp_path).call(*line.split())
-        assert (done.code, done.stdout) == (2, "")
-        assert line.split()[-1] in done.stderr

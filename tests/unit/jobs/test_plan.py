@@ -1,24 +1,19 @@
 """Which rows are sent, and under which tokens: whatever crashes, a row gets one snapshot."""
 
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
-from datetime import timedelta
-from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_snapshot.errors import InputError
 from batch_snapshot.jobs import plan
 from batch_snapshot.jobs.plan import Selection
-from batch_snapshot.ledger import history, records
+from batch_snapshot.ledger import history
 from batch_snapshot.ledger.history import RowState
-from batch_snapshot.ledger.records import End, Line
-from batch_snapshot.models import ErrorKind, Outcome, Request, Row, RowError, Status, client_token
+from batch_snapshot.models import ErrorKind, Request, Status, client_token
 from tests.support import strategies
-from tests.support.strategies import POOL, RUN_ID, START, header, patient
+from tests.support.strategies import POOL, RUN_ID, patient
 
 # ---- run and resume
 
@@ -168,125 +163,6 @@ def test_batches_lose_nothing_keep_the_order_and_are_bounded(stream, size, strid
 def test_batches_are_full_where_all_rows_are_sent():
     requests = [Request(POOL[0], str(n)) for n in range(130)]
     assert [len(batch) for batch in plan.batches(requests, 64)] == [64, 64, 2]
-
-
-# ---- exactly once: plan, ledger and history together, crashed at any point
-
-
-class Crashed(Exception):  # noqa: N818 - the end of a process, not an error
-    """The process is gone; what is in the ledger stays."""
-
-
-class World:
-    """A service that remembers tokens, and a ledger in memory."""
-
-    def __init__(self, random: Random, rows: list[Row]) -> None:
-        self.random = random
-        self.rows = rows
-        self.lines: list[bytes] = []
-        self.landed: set[str] = set()
-        self.snapshots: Counter[Row] = Counter()
-        #: By row: the token under which a try may have been carried out.
-        self.doubtful: dict[Row, str] = {}
-        self.clock = START
-        self.troubled = True
-
-    def read(self) -> list[Line]:
-        lines, offset = [], 0
-        for number, raw in enumerate(self.lines, 1):
-            record = records.decode(raw)
-            assert record is not None
-            lines.append(Line(offset, number, record))
-            offset += len(raw)
-        return lines
-
-    def maybe_crash(self) -> None:
-        if self.troubled and self.random.random() < 0.08:
-            raise Crashed
-
-    def send(self, request: Request) -> Status | None:
-        """One call, and what the caller gets to know of it; None: no answer came."""
-        assert self.doubtful.get(request.row, request.client_token) == request.client_token
-        fate = self.random.choice(["done", "done", "refused", "lost"]) if self.troubled else "done"
-        reached = fate == "done" or (fate == "lost" and self.random.random() < 0.5)
-        if request.client_token not in self.landed:
-            if reached:
-                self.landed.add(request.client_token)
-                self.snapshots[request.row] += 1
-            if fate == "refused":
-                return Status.FAILED
-        # Whoever crashes before the answer is recorded knows as little as one who got none.
-        self.doubtful[request.row] = request.client_token
-        return None if fate == "lost" else Status.SUCCEEDED
-
-    def outcome(self, request: Request, answer: Status | None) -> Outcome:
-        ambiguous = request.ambiguous or answer is None
-        status = answer or Status.IN_DOUBT
-        if status is Status.FAILED and ambiguous:
-            status = Status.IN_DOUBT
-        done = status is Status.SUCCEEDED
-        return Outcome(
-            request=request,
-            status=status,
-            attempts=1,
-            throttles=0,
-            ambiguous=ambiguous,
-            first_sent_at=request.first_sent_at or self.clock,
-            started_at=self.clock,
-            finished_at=self.clock,
-            arn="arn" if done else None,
-            revision=1 if done else None,
-            error=None if done else RowError(ErrorKind.INVALID, "Code", "told"),
-        )
-
-    def invoke(self, command: str) -> None:
-        """One invocation, from its run line to its end or its crash."""
-        past = history.fold(self.read())
-        if command == "run":
-            requests = plan.resumed(self.rows, past, RUN_ID)
-        else:
-            rows = history.unfinished_rows(self.read(), past)
-            requests = plan.retried(rows, plan.all_unfinished(), RUN_ID)
-        self.lines.append(records.encode_run(header(command=command, started_at=self.clock), "0"))
-        stopped = False
-        for batch in plan.batches(requests, 2):
-            self.maybe_crash()
-            if batch and not stopped:
-                self.lines.append(records.encode_intent(self.clock, batch))
-            for request in batch if not stopped else []:
-                self.clock += timedelta(seconds=1)
-                self.maybe_crash()
-                # A row that met only throttles has no result, and a stop leaves the rest of a batch.
-                stopped = stopped or (self.troubled and self.random.random() < 0.08)
-                if stopped:
-                    continue
-                answer = self.send(request)
-                self.maybe_crash()
-                self.lines.append(records.encode_result(RUN_ID, self.outcome(request, answer)))
-        self.maybe_crash()
-        self.lines.append(records.encode_end(RUN_ID, End("completed", {}, self.clock)))
-
-
-@given(st.randoms(use_true_random=False), st.lists(st.sampled_from(["run", "retry"]), max_size=12))
-@settings(patient, max_examples=150)
-def test_whatever_crashes_every_row_gets_exactly_one_snapshot(random, commands):
-    world = World(random, POOL)
-    for command in ["run", *commands]:
-        with suppress(Crashed):
-            world.invoke(command)
-        assert max(world.snapshots.values(), default=0) <= 1
-        past = history.fold(world.read())
-        stated = past.counts().total()
-        assert stated + sum(past.status(row.key) is None for row in POOL) == len(POOL)
-        for row, token in world.doubtful.items():
-            # What may have been carried out is settled, or still to be sent under its token.
-            entry = past.unfinished.get(row.key)
-            assert entry.client_token == token if entry else row.key in past.succeeded
-    world.troubled = False
-    world.invoke("run")
-    world.invoke("retry")
-    assert world.snapshots == Counter(POOL)
-    assert history.fold(world.read()).succeeded == {row.key for row in POOL}
 
 
 @given(sent=st.lists(st.booleans(), max_size=30), limit=st.integers(1, 12))

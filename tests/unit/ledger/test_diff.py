@@ -7,11 +7,8 @@ from batch_snapshot.ledger import diff, locks
 from batch_snapshot.models import Status
 from tests.support.ledgers import LedgerBuilder, row
 
-SUCCEEDED, AGAIN, FAILED = (
-    (Status.SUCCEEDED, {"revision": 1}),
-    (Status.SUCCEEDED, {"revision": 2}),
-    (Status.FAILED, {}),
-)
+#: A status and a revision.
+SUCCEEDED, AGAIN, FAILED = (Status.SUCCEEDED, 1), (Status.SUCCEEDED, 2), (Status.FAILED, None)
 
 
 @pytest.mark.parametrize(
@@ -30,9 +27,9 @@ def test_each_change_of_a_row_is_of_one_kind(tmp_path, before, after, kind):
     """Beside a row that did not change. Only rows that newly fail are worth an exit code."""
     ledgers = []
     for name, state, other in (("a", before, SUCCEEDED), ("b", after, AGAIN)):
-        ledger = LedgerBuilder(2).begin().result(row(2), other[0], **other[1])
+        ledger = LedgerBuilder(2).begin().result(row(2), other[0], revision=other[1])
         if state:
-            ledger.result(row(1), state[0], **state[1])
+            ledger.result(row(1), state[0], revision=state[1])
         ledgers.append(ledger.end().write(tmp_path / f"{name}.ndjson"))
     found = diff.diff(*ledgers)
     assert {each: number for each, number in found.counts.items() if number} == ({kind: 1} if kind else {})

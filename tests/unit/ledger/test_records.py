@@ -184,10 +184,6 @@ def test_a_run_line_keeps_all_that_retry_needs_of_an_account(account):
     assert records.decode_account(account.name, record.accounts["a"]) == account
 
 
-def test_an_account_without_values_has_three_fields():
-    assert records.encode_account(Account("a")) == {"role_arn": None, "profile": None, "region": None}
-
-
 def test_an_account_of_a_later_version_is_read_without_what_is_not_known():
     fields = {"profile": "p", "novel": [1], "quota": {"per_day": 7, "per_moon": 1}}
     assert records.decode_account("a", fields) == Account("a", profile="p", quota=Quota(per_day=7))

@@ -76,11 +76,6 @@ def test_a_ledger_needs_its_folder(tmp_path):
     assert caught.value.exit_code == 2
 
 
-def test_a_folder_is_no_ledger(tmp_path):
-    with pytest.raises(StateFolderError, match="cannot be written"):
-        Ledger(tmp_path)
-
-
 def test_whole_lines_are_appended(path):
     with Ledger(path) as ledger:
         assert ledger.empty

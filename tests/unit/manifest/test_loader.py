@@ -351,35 +351,6 @@ def test_a_key_that_is_indented_too_far_is_one_problem(write, text, expected):
     assert " column" in found or "far left" in found
 
 
-def test_ten_mistakes_name_all_ten_lines(write):
-    lines = [
-        "version: 2",  # 1
-        "name: a b",  # 2
-        "defaults: {catalog: Sandbox, tmplate: x}",  # 3
-        "accounts:",
-        "  main: {quota: {per_day: none}}",  # 5
-        "  main: {}",  # 6
-        "pairs:",
-        f"  - {PAIR}",
-        "  - {engagement: eng-1, resource: O1}",  # 9
-        f"  - {{engagement: {ENG}, resource: X}}",  # 10
-        f"  - {{engagement: {ENG}}}",  # 11
-        f"  - {{engagement: {ENG}, resource: O2, account: mian}}",  # 12
-        "include: [nope.csv]",  # 13
-    ]
-    found = problems(write("\n".join(lines)))
-    assert [int(one.split(":")[1]) for one in found] == [1, 2, 3, 5, 6, 9, 10, 11, 12, 13]
-
-
-def test_the_first_fifty_are_kept_and_all_are_counted(write):
-    path = write(HEAD + "pairs:\n" + "- x\n" * 1000)
-    with pytest.raises(ManifestError) as caught:
-        manifest.load(path)
-    assert caught.value.total == 1000
-    assert [int(one.split(":")[1]) for one in caught.value.problems] == list(range(5, 55))
-    assert str(caught.value).endswith("… and 950 more (validate --all-problems)")
-
-
 def test_a_missing_default_is_one_problem_for_all_its_rows(write):
     path = write(
         f"version: 1\nname: n\naccounts: {{a: , b: }}\npairs:\n- {PAIR}\n"
@@ -439,11 +410,7 @@ def test_includes_in_every_form_follow_the_manifest_in_their_order(write):
         ("a.csv", "", "a.csv: is empty"),
         ("a.csv", "engagement,resourc\n", "a.csv:1: column resource"),
         ("a.csv", "resource\n", "a.csv:1: column engagement"),
-        ("a.csv", "engagement,resource,resource\n", "a.csv:1: column resource is in"),
-        ("a.csv", f"engagement,resource\n{ENG}\n", "a.csv:2: 1 cell under a header of 2"),
-        ("a.csv", f"engagement,resource\n{ENG},O1,x\n", "a.csv:2: 3 cells under a header of 2"),
         ("a.csv", f'engagement,resource\n"\n{ENG}",O1\n{ENG},x\n', 'a.csv:4: resource "x"'),
-        ("a.csv", f'engagement,resource\n{ENG},"O1\n', "a.csv:2: not valid CSV"),
         ("a.csv", f"engagement,resource\n{ENG},{'O' * 200_000}\n", "a.csv:2: not valid CSV: field larger"),
         ("a.csv", f"engagement,resource\n{ENG},O1\n{ENG},O\0\n", "a.csv:3: a NUL byte"),
         ("a.csv", f"engagement,resource\n{ENG},\xe9\n".encode("latin-1"), 'a.csv:2: resource "\\xe9"'),
@@ -472,7 +439,6 @@ def test_includes_in_every_form_follow_the_manifest_in_their_order(write):
             "a.ndjson:1: key",
         ),
         ("a.ndjson", f'{{"engagement": "{ENG}", "resource": "\\ud800"}}', 'a.ndjson:1: resource "\\ud800"'),
-        ("a.ndjson", "[" * 100_000, "a.ndjson:1: nested deeper"),
         ("a.ndjson", "9" * 5000, "a.ndjson:1: not valid JSON"),
         ("a.yaml", "include: [b.yaml]\n", "a.yaml:1: an included file cannot include"),
         ("a.yaml", "name: x\n", "a.yaml:1: name belongs in the manifest itself"),

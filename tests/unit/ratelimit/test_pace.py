@@ -315,17 +315,6 @@ def test_the_rate_does_not_grow_while_a_retry_after_delays_calls(hint):
         assert life.pace.phase is not Phase.FOLLOW or life.pace.rate(life.now) <= before
 
 
-def test_a_late_answer_of_a_hung_call_does_not_raise_the_rate():
-    life = followed(10.0)
-    before = life.pace.rate(life.now)
-    life.step("send", 0.0)
-    life.step("wait", 170.0)
-    life.step("answer", 0.0)
-    life.step("send", 0.0)
-    assert life.pace.phase is Phase.FOLLOW
-    assert life.pace.rate(life.now) <= before * 1.01
-
-
 @pytest.mark.parametrize("phase", [Phase.CLIMB, Phase.FOLLOW])
 def test_a_throttle_soon_after_a_pause_is_measured_without_the_pause(phase):
     life = followed(10.0)
@@ -370,45 +359,6 @@ def test_a_time_without_calls_keeps_the_measured_rate(rows, phase, idle):
 # -- search, climb, follow -----------------------------------------------------------------------------
 
 
-def test_a_search_begins_alone_and_widens_with_the_answers():
-    life = Life(Pace())
-    widths = []
-    for _ in range(100):
-        while life.pace.opens(life.now) == life.now:
-            life.step("send", 0.0)
-        assert life.now < life.pace.opens(life.now) <= life.now + pace.SEARCH_GAP
-        widths.append(len(life.in_flight))
-        life.step("answer", 0.0)
-    assert widths[0] == 1
-    assert widths == sorted(widths)
-    assert 4 <= widths[-1] <= 16
-
-
-def test_the_first_throttle_ends_the_search_below_what_it_let_through():
-    life = Life(Pace())
-    for _ in range(40):
-        life.step("send", 0.0)
-        life.step("wait", 0.1)
-        life.step("answer", 0.0)
-    life.step("send", 0.0)
-    life.step("throttle", 0.0)
-    assert life.pace.phase is Phase.CLIMB
-    assert 2 < life.pace.rate(life.now) < 10
-    assert life.pace.opens(life.now) > life.now
-
-
-def test_a_climb_grows_with_every_success():
-    service = Bucket(10, 20)
-    before, now = settled(service, 35, Pace(), 0.0)
-    assert before.phase is Phase.CLIMB
-    life = Life(before, now)
-    for _ in range(5):
-        slower = life.pace.rate(life.now)
-        life.step("send", 0.0)
-        life.step("answer", 0.0)
-        assert life.pace.rate(life.now) > slower
-
-
 def test_a_climb_out_of_a_slump_soon_comes_near_the_rate_before():
     start, now = settled(Bucket(10, 20), 35, Pace(), 0.0)
     life = Life(start, now)
@@ -429,58 +379,12 @@ def followed(rate: float = 20.0) -> Life:
     return life
 
 
-def test_one_burst_of_throttles_cuts_once_and_by_little():
-    life = followed()
-    before = life.pace.rate(life.now)
-    for _ in range(10):
-        life.step("send", 0.0)
-    for _ in range(10):
-        life.step("wait", 0.01)
-        life.step("throttle", 0.0)
-    assert before * 0.8 < life.pace.rate(life.now) < before
-
-
-def test_a_stray_throttle_among_few_outcomes_costs_a_little_of_the_rate():
-    life = followed()
-    life.step("send", 0.0)
-    life.step("throttle", 0.0)
-    once = life.pace
-    life.step("flow", 2)
-    life.step("send", 0.0)
-    life.step("throttle", 0.0)
-    assert life.pace.peak == pytest.approx(once.peak * pace.CUT)
-    assert (life.pace.since, life.pace.known) == (once.since, once.known)
-
-
 def test_a_stray_throttle_keeps_a_declared_rate_below_the_lowest():
     life = Life(pace.declared(0.06), 1000.0)
     life.step("flow", 2)
     life.step("send", 0.0)
     life.step("throttle", 0.0)
     assert life.pace.peak == life.pace.ceiling
-
-
-def test_nothing_but_throttles_more_than_halves_the_rate():
-    life = followed()
-    life.step("storm", 3)
-    before = life.pace.peak
-    life.step("storm", 1)
-    assert life.pace.peak < before / 2
-
-
-def test_the_measured_rate_returns_and_then_is_exceeded():
-    life = followed()
-    life.step("send", 0.0)
-    life.step("throttle", 0.0)
-    known = life.pace.known
-    assert known is not None
-    assert life.pace.rate(life.now) < known
-    seen = []
-    for _ in range(10):
-        life.step("flow", 49)
-        seen.append(life.pace.rate(life.now))
-    assert seen == sorted(seen)
-    assert seen[-1] > 1.5 * known
 
 
 def measured(rate: float, haste: float = 1.0) -> Pace:
@@ -506,16 +410,6 @@ def test_after_a_first_measure_the_limit_is_probed_in_less_time():
     found, _ = settled(Bucket(20, 20), 300, Pace(), 0.0)
     assert found.phase is Phase.FOLLOW
     assert 1.0 < found.haste <= pace.HASTE
-
-
-def test_a_declared_rate_that_is_too_high_is_undercut_and_found_again():
-    service = Bucket(5, 5)
-    slow, now = settled(service, 200, pace.declared(10), 0.0)
-    assert 3.5 < slow.rate(now) < 6
-    generous = Bucket(100, 100)
-    generous.at = now
-    fast, now = settled(generous, 300, slow, now)
-    assert fast.rate(now) == pace.declared(10).rate(now)
 
 
 def test_throttles_of_calls_sent_before_another_rate_was_declared_do_not_cut_it():
@@ -561,31 +455,12 @@ def test_a_search_of_slow_answers_widens_with_time_but_no_faster_than_it_is_answ
     assert state.in_flight == width
 
 
-def test_a_climb_goes_on_beyond_the_rate_of_a_search_that_a_stray_ended():
-    life = Life(Pace())
-    for _ in range(30):
-        life.step("send", 0.0)
-        life.step("wait", 0.5)
-        life.step("answer", 0.0)
-    life.step("stray", 1)
-    for _ in range(3):
-        life.step("flow", 49)
-    assert life.pace.phase is Phase.CLIMB
-    assert life.pace.rate(life.now) > 8
-
-
 def test_the_next_call_waits_a_moment_after_a_throttle():
     life = followed()
     life.step("send", 0.0)
     life.step("wait", 0.2)
     life.step("throttle", 0.0)
     assert life.pace.opens(life.now) >= life.now + 0.2 / life.pace.rate(life.now)
-
-
-def test_a_learned_rate_is_where_the_next_run_begins():
-    for rate in (0.1, 0.3, 1.0, 15.0, 200.0):
-        assert pace.learned(rate, 500.0).rate(500.0) == pytest.approx(rate, rel=0.05)
-        assert pace.learned(rate, 500.0).known == rate
 
 
 # -- strays -------------------------------------------------------------------------------------------
@@ -609,17 +484,6 @@ def test_a_throttle_on_its_own_well_below_the_measured_rate_is_no_limit():
     same = ("phase", "peak", "since", "known", "cut_at", "crest")
     assert [getattr(life.pace, name) for name in same] == [getattr(before, name) for name in same]
     assert life.pace.strays == pytest.approx(before.strays + 1, rel=0.02)
-
-
-@pytest.mark.parametrize("admitted", [0, pace.ENOUGH - 2, pace.QUIET - 1])
-def test_a_throttle_soon_after_another_is_a_limit(admitted):
-    life = returning(200.0)
-    before = life.pace
-    life.step("flow", admitted)
-    life.step("send", 0.0)
-    life.step("throttle", 0.0)
-    assert life.pace.peak < before.peak
-    assert life.pace.strays <= before.strays
 
 
 def test_a_second_throttle_below_the_same_peak_is_a_limit():
@@ -695,13 +559,6 @@ def test_throttles_together_are_a_limit_though_strays_are_known():
     assert life.pace.peak < before
 
 
-def test_a_storm_is_a_limit_though_strays_are_known():
-    life = strayed()
-    before = life.pace.peak
-    life.step("storm", 5)
-    assert life.pace.peak < before / 2
-
-
 def test_strays_that_stop_are_forgotten():
     life = strayed(20.0)
     rounds = int(2 * pace.MEMORY / 49)
@@ -763,10 +620,6 @@ def doubts(start: Pace) -> int:
             return number
         life.step("stray", 1)
     raise AssertionError("never known")
-
-
-def test_with_a_declared_rate_strays_are_recognised_sooner():
-    assert doubts(pace.declared(200.0)) < doubts(pace.learned(200.0, 0.0))
 
 
 # -- starving ------------------------------------------------------------------------------------------
