@@ -57,7 +57,8 @@ def discover_command(output: Path | None, update: Path | None, name: str | None,
     single = {name: [given[name]] for name in ("changed_since", "template") if given[name]}
     for field, texts in (lists | single).items():
         for wrong in filter(None, map(problems[field], texts)):
-            raise InputError(f"discover: {wrong}")
+            # The flag is named, not the manifest's key.
+            raise InputError(f"discover: {wrong.replace('changed_since:', '--changed-since:')}")
     wanted = filters.Filters(
         account="",
         catalog=given["catalog"],

@@ -34,6 +34,8 @@ def rows_command(ledger: Path, status: tuple[str, ...] | None, form: str) -> Non
         raise InputError(f"--status {unknown[0]}: there is no such state; there are: {', '.join(STATUSES)}")
     data = report.load(ledger)
     terminal.warn(data.notes)
+    if sys.stdout is None:
+        return
     chosen = (entry for entry in data.entries() if not status or entry.status in status)
 
     if form == "csv":

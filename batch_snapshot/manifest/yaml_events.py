@@ -137,14 +137,17 @@ class Document:
         line = mark.line + 1 if mark else 0
         if "nesting depth" in problem:  # newer libyaml has a limit of its own
             return UnreadableError(line, TOO_DEEP)
+        form = "YAML"
         hint = "check the indentation, brackets and quotes there; keys of one level begin in one column"
-        if "cannot start any token" in problem:
+        if self._report.place(line).name.lower().endswith(".json"):
+            form, hint = "JSON", "check the brackets, commas and quotes there"
+        elif "cannot start any token" in problem:
             hint = "a tab? indent with spaces; quote text that begins with @ or `"
         where = f", {error.context}" if error.context else ""
         if began and began.line + 1 != line:
             where += f" that begins in line {began.line + 1}"
         at = f" from column {mark.column + 1} on" if mark else ""
-        return UnreadableError(line, f"not valid YAML{at} ({error.problem}{where}): {hint}")
+        return UnreadableError(line, f"not valid {form}{at} ({error.problem}{where}): {hint}")
 
     def _document(self, *, bare: bool) -> Iterator[tuple[Scalar, Node]]:
         self._next()

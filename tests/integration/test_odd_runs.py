@@ -69,6 +69,15 @@ async def test_a_result_that_cannot_be_written_is_an_error_unless_its_reader_has
         assert (done.code, "cannot be written" in done.stderr) == (0, False), words
 
 
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+@pytest.mark.asyncio
+async def test_rows_prints_nothing_where_standard_output_is_closed(place, form):
+    place.manifest(pairs(2))
+    await place.call("run", "trial.yaml", "--simulate")
+    done = await place.call("rows", SIMULATED, "--format", form, script=first(closing("stdout")))
+    assert (done.code, done.stderr) == (0, "")
+
+
 ACCOUNTS: dict[str, dict[str, str]] = {"a": {}, "b": {}}
 
 

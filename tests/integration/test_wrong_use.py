@@ -159,7 +159,7 @@ WRONG = [
     (f"{FOUND} --stage Lunched", "did you mean Launched"),
     (f"{FOUND} --engagement e1", "does not match eng-"),
     (f"{FOUND} --changed-since soon", "is not a time: write"),
-    (f"{FOUND} --changed-since 9999-01-01", "discover: changed_since: '9999-01-01' is in the future"),
+    (f"{FOUND} --changed-since 9999-01-01", "discover: --changed-since: '9999-01-01' is in the future"),
     (f"{FOUND} --name 'a b'", 'name "a b" does not match'),
     (f"{FOUND} --template '?'", 'template "?"'),
     (f"{FOUND} --state w", "add --simulate"),

@@ -444,6 +444,7 @@ def test_includes_in_every_form_follow_the_manifest_in_their_order(write):
         ("a.yaml", "name: x\n", "a.yaml:1: name belongs in the manifest itself"),
         ("a.yaml", f"pairs: [{PAIR}]\ndefaults: {{account: x}}\n", "a.yaml:2: account"),
         ("a.yaml", "pairs: [\n", "a.yaml:2: not valid YAML"),
+        ("a.json", '{"pairs": [}', "a.json:1: not valid JSON from column 12 on"),
         ("a.yaml", "x\n", "a.yaml:1: is not a manifest"),
     ],
 )
