@@ -13,7 +13,6 @@ from typing import NamedTuple, Self
 from batch_snapshot import sqlite
 from batch_snapshot.discovery.lists import SOURCE_BITS, ListReader
 from batch_snapshot.engine.reader import Reader, read_failed
-from batch_snapshot.errors import StorageError
 from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.models import ApiError, Row
 from batch_snapshot.operations import SOURCES
@@ -97,7 +96,9 @@ class Search:
         self.left_out: list[str] = []
         self.unknown: set[str] = set()
         text = json.dumps([about, [one.as_dict() for one in searches]])
-        try:
+        with sqlite.errors_of(
+            path or Path(), "cannot keep what is found", elsewhere="write elsewhere", if_damaged="remove it"
+        ):
             self._db = sqlite.connect(path)
             try:
                 self._db.execute("PRAGMA synchronous = NORMAL")
@@ -111,10 +112,6 @@ class Search:
             except BaseException:
                 self._db.close()
                 raise
-        except (OSError, sqlite.Error) as error:
-            raise StorageError(
-                f"{path}: cannot keep what is found ({error}); remove it, or write elsewhere"
-            ) from None
 
     def __enter__(self) -> Self:
         return self

@@ -284,9 +284,12 @@ class World:
 
 def _opened(path: Path) -> IO[bytes]:
     """Open a state file to read and append; it is not locked: users must run one simulator a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Without O_NONBLOCK opening a pipe would block.
-    number = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Without O_NONBLOCK opening a pipe would block.
+        number = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be used ({error.strerror}); name another file") from None
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
         raise ValueError(f"{path}: is a pipe or a device, not a file; name another")

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from batch_snapshot import errors
+from batch_snapshot.clock import utc_now
 from batch_snapshot.discovery.output import replaced
+from batch_snapshot.discovery.search import Search
 from batch_snapshot.errors import StateFolderError, StorageError
 from batch_snapshot.ledger import locks, open_runs, writer
 from batch_snapshot.ledger.snapshot_index import SnapshotIndex
@@ -55,6 +57,7 @@ OPENED: dict[str, tuple[Callable[[Path], object], str]] = {
     "index": (SnapshotIndex, "--state-dir"),
     "usage": (CallLog, "--state-dir"),
     "ledger": (writer.Ledger, "--ledger"),
+    "search": (lambda path: Search(path, [], "", utc_now()), "write elsewhere"),
 }
 
 

@@ -121,6 +121,7 @@ WRONG = [
     ("simulate --rate 0", "rate"),
     ("simulate --host 192.0.2.1", "loopback"),
     ("simulate --window 10", "--window"),
+    ("simulate --state ledgers", "simulate: ledgers: cannot be used (Is a directory); name another file"),
     # Values of the environment.
     ("BATCH_SNAPSHOT_RUN_RATE=fast run trial.yaml", "error: $BATCH_SNAPSHOT_RUN_RATE: 'fast' is not a rate"),
     ("BATCH_SNAPSHOT_RUN_REGION=moon run trial.yaml", "error: $BATCH_SNAPSHOT_RUN_REGION: --region 'moon'"),
