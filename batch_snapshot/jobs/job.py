@@ -92,7 +92,8 @@ def open_run(locked: LockedLedger, manifest: Manifest) -> Job:
 
     # A row that is still listed under the other name is listed twice: `doubled` finds it.
     renamed = renamed_rows(requests(), past, accounts) if vanished else {}
-    warnings, questions = _warnings_and_questions(locked, manifest)
+    todo = _rows_todo(manifest, past, accounts, requests)
+    warnings, questions = _warnings_and_questions(locked, manifest, todo)
     header = Header(
         run_id=run_id,
         command="run",
@@ -112,7 +113,7 @@ def open_run(locked: LockedLedger, manifest: Manifest) -> Job:
         header=header,
         catalogs=manifest.catalogs,
         past=past,
-        todo=_rows_todo(manifest, past, accounts, requests),
+        todo=todo,
         all_requests=requests,
         doubled=partial(find_duplicates, manifest),
         vanished_keys=vanished,
@@ -154,13 +155,17 @@ def _renamed_questions(renamed: Mapping[tuple[str, str], Row]) -> list[str]:
     ]
 
 
-def _warnings_and_questions(locked: LockedLedger, manifest: Manifest) -> tuple[list[str], list[str]]:
+def _warnings_and_questions(
+    locked: LockedLedger, manifest: Manifest, todo: Mapping[str, int]
+) -> tuple[list[str], list[str]]:
     """What looks wrong about options and quotas, and what a forecast cannot know."""
     options, quotas = locked.options, locked.targets.quotas
-    rows = {name: manifest.rows_by_account.get(name, 0) for name in quotas}
-    days = forecast.days_needed(rows, {name: calls_a_day(quota) for name, quota in quotas.items()})
     filtered = options.changed_since or options.skip_active_jobs
     nightly = "{date}" in (options.ledger or "")
+    # Every night sends all rows; any other ledger only those that are left.
+    sent = manifest.rows_by_account if nightly else todo
+    rows = {name: sent.get(name, 0) for name in quotas}
+    days = forecast.days_needed(rows, {name: calls_a_day(quota) for name, quota in quotas.items()})
     warnings = [*manifest.warnings, *locked.warnings, *option_warnings(options)]
     questions = []
     if manifest.discover and not manifest.found:

@@ -239,6 +239,10 @@ def test_validate_and_plan_warn_of_more_rows_than_a_days_quota(capsys):
     printed = capsys.readouterr().out
     assert words in printed
     assert "so it falls behind" in printed
+    assert cli.main(["run", "trial.yaml", "--simulate", "--progress", "none"]) == 4
+    assert cli.main(["plan", "trial.yaml", "--simulate"]) == 0
+    # Of the rows of this ledger 4 are left.
+    assert "falls behind" not in capsys.readouterr().out
     write(ROWS, per_day=12)
     assert cli.main(["validate", "trial.yaml"]) == 0
     assert capsys.readouterr().err == ""
