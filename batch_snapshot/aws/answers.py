@@ -3,7 +3,6 @@
 Secrets are taken out of every text first: an answer may repeat what signed the request.
 """
 
-import errno
 import math
 import ssl
 from collections.abc import Callable, Mapping
@@ -12,14 +11,12 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
+from batch_snapshot.aws.http import UNCONNECTED, connection_message
 from batch_snapshot.failures import error_codes
 from batch_snapshot.models import ApiError, Failure, Receipt, Row
 from batch_snapshot.operations import CreateOperation
 
 Scrub = Callable[[str], str]
-
-#: Marks an exception that was raised while a connection was being made.
-UNCONNECTED = "_batch_snapshot_unconnected"
 
 
 def receipt(operation: CreateOperation, answer: Mapping[str, Any], scrub: Scrub, row: Row) -> Receipt:
@@ -55,7 +52,7 @@ def _classified(error: Exception, scrub: Scrub) -> Failure:
     if names[0] == "ClientHttpProxyError":
         return _proxy_failure(inner, error, names)
     unconnected = _unconnected(chain[0])
-    message = _connection_message(chain[0]) or _message(chain)
+    message = connection_message(chain[0]) or _message(chain)
     if unconnected and not message.startswith("cannot reach") and not isinstance(inner, ssl.SSLError):
         where = urlsplit(str(getattr(error, "kwargs", {}).get("endpoint_url", ""))).netloc or "the endpoint"
         message = f"cannot reach {where}: {getattr(chain[0], 'message', '') or message}"
@@ -75,26 +72,6 @@ def _proxy_failure(inner: Any, error: Exception, names: list[str]) -> Failure:
     host = where.netloc.rpartition("@")[2] or "of the environment"
     message = f"the proxy {host} refused the tunnel: it answered {inner.status}"
     return error_codes.client_failure([error_codes.PROXY_LOGIN] if inner.status == 407 else names, message)
-
-
-def _connection_message(error: Any) -> str | None:
-    if type(error).__name__ == "ConnectionTimeoutError":
-        # Its last word is the URL.
-        return f"cannot reach {urlsplit(str(error).split()[-1]).netloc}: no connection before the time-out"
-    if isinstance(error, ssl.SSLError) or not hasattr(error, "os_error"):
-        return None
-    cause: OSError = error.os_error
-    what = _REASONS.get(cause.errno or 0) or cause.strerror or str(cause) or type(cause).__name__
-    unresolved = any(cls.__name__ == "ClientConnectorDNSError" for cls in type(error).__mro__)
-    proxied = "the proxy " if type(error).__name__ == "ClientProxyConnectionError" else ""
-    return f"cannot reach {proxied}{error.host}:{error.port}: {'name not resolved: ' * unresolved}{what}"
-
-
-_REASONS = {
-    errno.ECONNREFUSED: "connection refused",
-    errno.ENETUNREACH: "network unreachable",
-    errno.EHOSTUNREACH: "no route to the host",
-}
 
 
 def _unconnected(error: BaseException | None) -> bool:

@@ -7,6 +7,7 @@ that uses this package as a library keeps its own aiobotocore.
 """
 
 import asyncio
+import errno
 import os
 import select
 import socket
@@ -33,7 +34,9 @@ from botocore.httpsession import create_urllib3_context
 from yarl import URL
 
 from batch_snapshot.aws import sdk, tls
-from batch_snapshot.aws.answers import UNCONNECTED
+
+#: Marks an exception that was raised while a connection was being made.
+UNCONNECTED = "_batch_snapshot_unconnected"
 
 #: Bytes of an answer. Snapshots have some tens of KB; a longer answer comes from something else, and one for
 #: every worker still fits into memory.
@@ -286,6 +289,27 @@ class _Connection(ResponseHandler):
         poll = select.poll()
         poll.register(self.transport.get_extra_info("socket"), select.POLLIN)
         return not poll.poll(0)
+
+
+def connection_message(error: Any) -> str | None:
+    """Why no connection was made, by aiohttp's error; None: it was made, or TLS failed."""
+    if type(error).__name__ == "ConnectionTimeoutError":
+        # Its last word is the URL.
+        return f"cannot reach {urlsplit(str(error).split()[-1]).netloc}: no connection before the time-out"
+    if isinstance(error, ssl.SSLError) or not hasattr(error, "os_error"):
+        return None
+    cause: OSError = error.os_error
+    what = _REASONS.get(cause.errno or 0) or cause.strerror or str(cause) or type(cause).__name__
+    unresolved = any(cls.__name__ == "ClientConnectorDNSError" for cls in type(error).__mro__)
+    proxied = "the proxy " if type(error).__name__ == "ClientProxyConnectionError" else ""
+    return f"cannot reach {proxied}{error.host}:{error.port}: {'name not resolved: ' * unresolved}{what}"
+
+
+_REASONS = {
+    errno.ECONNREFUSED: "connection refused",
+    errno.ENETUNREACH: "network unreachable",
+    errno.EHOSTUNREACH: "no route to the host",
+}
 
 
 def check_proxy(url: str) -> None:

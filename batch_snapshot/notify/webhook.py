@@ -43,7 +43,7 @@ async def send(
             why = str(error)
             break
         except (OSError, TimeoutError) as error:
-            why, pause = type(error).__name__, PAUSE * (attempt + 1)
+            why, pause = str(error) or type(error).__name__, PAUSE * (attempt + 1)
             continue
         if 200 <= status < 300:
             return None
@@ -59,7 +59,7 @@ async def send(
 async def _post(url: str, payload: dict[str, Any]) -> Response:
     import aiohttp  # few runs need it
 
-    from batch_snapshot.aws.http import Resolver
+    from batch_snapshot.aws.http import Resolver, connection_message
     from batch_snapshot.aws.tls import refusal
 
     # The system's CA certificates, or those of SSL_CERT_FILE: those of AWS_CA_BUNDLE are for AWS.
@@ -76,4 +76,4 @@ async def _post(url: str, payload: dict[str, Any]) -> Response:
             way_out = "name the file with its CA certificate in SSL_CERT_FILE"
             raise _RefusedError(f"{refused}; {way_out}") from None
         # Its message may quote the URL.
-        raise ConnectionError(type(error).__name__) from None
+        raise ConnectionError(connection_message(error) or type(error).__name__) from None

@@ -197,7 +197,7 @@ async def hangs(*_):
 
 
 async def refuses(*_):
-    raise ConnectionError
+    raise ConnectionError("cannot reach it")
 
 
 async def busy(*_):
@@ -207,7 +207,7 @@ async def busy(*_):
 def test_a_webhook_that_is_gone_is_told_without_its_url():
     with serve_webhook() as server:
         gone = server.url + SECRET
-    with pytest.raises(ConnectionError) as caught:
+    with pytest.raises(ConnectionError, match=r"cannot reach 127.0.0.1:\d+: connection refused$") as caught:
         anyio.run(webhook._post, gone, {})
     assert "secret" not in str(caught.value)
 
@@ -217,7 +217,7 @@ def test_a_webhook_that_is_gone_is_told_without_its_url():
     ("post", "why", "longest"),
     [
         (hangs, "TimeoutError", 30),
-        (refuses, "ConnectionError", 30),
+        (refuses, "cannot reach it", 30),
         (busy, "HTTP 429", webhook.TRIES * webhook.LONGEST_PAUSE),
     ],
 )
