@@ -47,6 +47,18 @@ class Disk:
     def write(self, fd: int, data: bytes) -> int:
         return os.write(fd, data)
 
+    def append(self, fd: int, line: bytes, size: int) -> None:
+        """Write a whole line to the end of a file of `size` bytes; what fails leaves nothing of it there."""
+        written = 0
+        try:
+            while written < len(line):
+                written += self.write(fd, line[written:])
+        except OSError:
+            with suppress(OSError):
+                self.truncate(fd, size)
+                self.sync(fd)  # else a power cut may bring the rest back, under later lines
+            raise
+
     def truncate(self, fd: int, size: int) -> None:
         os.ftruncate(fd, size)
 

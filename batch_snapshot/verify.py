@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from batch_snapshot import paths
 from batch_snapshot.config.options import Options, isolate_simulated_state, state_folder_of
-from batch_snapshot.discovery.output import ROW_ERRORS, Finding, Findings, calls_fields
+from batch_snapshot.discovery.output import ROW_ERRORS, Finding, Findings
 from batch_snapshot.discovery.readers import Environment, open_ledger_readers
 from batch_snapshot.engine.reader import Reader, map_concurrently, read_failed
 from batch_snapshot.errors import InputError
@@ -52,9 +52,9 @@ class ListedSnapshot(NamedTuple):
     created_by: str
 
 
-@dataclass(slots=True)
+@dataclass(kw_only=True)
 class Verification(Findings):
-    ledger: str = ""
+    ledger: str
     #: Rows of the ledger that succeeded, and how many of them were checked.
     succeeded: int = 0
     checked: int = 0
@@ -83,13 +83,10 @@ async def verify(
         last = last_header(path)
         _choose_rows(db, sample, result)
         result.warnings += known.refresh(path.parent)
-        async with open_ledger_readers(path, last, own, environment) as readers:
+        async with open_ledger_readers(path, last, own, environment, result) as readers:
             verifier = _Verifier(db, known, service_of(last), header.started_at - MARGIN, result)
             for name, reader in readers.items():
-                try:
-                    await verifier.check_account(name, reader, environment)
-                finally:
-                    result.add_calls(reader)
+                await verifier.check_account(name, reader, environment)
     result.findings.sort(key=lambda one: (one.row, one.what, one.revision or 0))
     result.elapsed_s = environment.clock() - began
     return result
@@ -251,7 +248,7 @@ def as_json(result: Verification) -> dict[str, Any]:
             | {name: getattr(one, name) for name in ("what", "revision", "arn", "found", "created_at")}
             for one in result.findings
         ],
-        **calls_fields(result),
+        **result.calls_as_json(),
         "warnings": list(result.warnings),
     }
 

@@ -31,10 +31,10 @@ def unchanged(modified: float | None, since: float | None) -> bool:
     return modified is not None and since is not None and modified < since
 
 
-def pages_to_read(wanted: int, named_at_once: int = NAMED_AT_ONCE) -> int:
+def pages_to_read(wanted: int) -> int:
     """How many pages of the whole list to read at most to find the `wanted` items in it.
 
     Only reading the list shows how many others it holds. It is read for at most half of what asking by name
     costs, so that the sum is never more than one and a half times the best.
     """
-    return math.ceil(wanted / named_at_once) // 2
+    return math.ceil(wanted / NAMED_AT_ONCE) // 2

@@ -6,7 +6,6 @@ named again. Nothing is removed. `layout` and `revised` are pure.
 """
 
 import re
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -101,17 +100,11 @@ async def run_search(
     search: Search, targets: Targets, options: Options, environment: Environment, *, jobs: bool
 ) -> SearchReport:
     began = environment.clock()
-    async with open_readers(targets, options, environment.now, environment.rng) as readers:
+    report = SearchReport(resumed=search.resumed, warnings=search.left_out, unknown=search.unknown)
+    async with open_readers(targets, options, environment, report) as readers:
         await search.read(readers, jobs=jobs, on_progress=environment.on_progress)
-    calls = sum((Counter(reader.calls) for reader in readers.values()), Counter[str]())
-    return SearchReport(
-        calls=dict(sorted(calls.items())),
-        throttled=sum(reader.throttled for reader in readers.values()),
-        elapsed_s=environment.clock() - began,
-        resumed=search.resumed,
-        warnings=search.left_out,
-        unknown=sorted(search.unknown),
-    )
+    report.elapsed_s = environment.clock() - began
+    return report
 
 
 @dataclass(slots=True)

@@ -14,7 +14,6 @@ from typing import Any
 
 from batch_snapshot import sqlite
 from batch_snapshot.aws.client import inputs
-from batch_snapshot.discovery import changes
 from batch_snapshot.engine.reader import Reader, map_concurrently
 from batch_snapshot.manifest.filters import Filters, since
 from batch_snapshot.manifest.service_model import row_input
@@ -130,19 +129,14 @@ class ListReader:
             which: dict[str, Any] = {"ParticipantType": "RECEIVER", "Status": ["ACCEPTED"], **self._named}
             await self._walk(ACCEPTED, self._store_invitations, **which)
 
-    async def _walk(
-        self, operation: str, store: Callable[[Items], None], pages: int = 0, **parameters: Any
-    ) -> bool:
-        """Store each page of a list with the token of the next; a list read anew adds to what was stored.
-
-        After so many `pages` it stops, unless the number is 0. Returns whether the list was read to its end.
-        """
+    async def _walk(self, operation: str, store: Callable[[Items], None], **parameters: Any) -> None:
+        """Store each page of a list with the token of the next; a list read anew adds to what was stored."""
         self.operation = operation
         name = json.dumps([self.number, operation, parameters])
         known = self.db.execute("SELECT token, done, items FROM steps WHERE name = ?", (name,)).fetchone()
         token, done, items = known or (None, 0, 0)
         if done:
-            return True
+            return
         catalog = self.filters.catalog
         async for page in self.reader.pages(operation, token, Catalog=catalog, **parameters):
             items = len(page.items) + (0 if page.restarted else items)
@@ -152,10 +146,6 @@ class ListReader:
             self.db.execute("INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?)", step)
             self.db.execute("COMMIT")
             self.on_progress(f"{operation}: {items:,}")
-            token, pages = page.token, pages - 1
-            if pages == 0:
-                break
-        return token is None
 
     def _insert(self, into: str, rows: Iterable[Sequence[Any]], or_else: str = "") -> None:
         """Store rows; the number of the search goes before each."""
@@ -212,45 +202,33 @@ class ListReader:
     async def _read_contexts(self) -> None:
         known = inputs("ListEngagements").get("ContextTypes", ())
         if set(self.filters.context_types) <= set(known):
+            # One by one: nobody documents whether an engagement must have all types that a request names.
+            store = partial(self._store_ids, "contexts", fits=(True,))
             try:
-                return await self._list_contexts()
+                for kind in self.filters.context_types:
+                    await self._walk("ListEngagements", store, ContextTypes=[kind])
             except ApiError as error:
                 if error.failure.verdict is not Verdict.REFUSED:
                     raise
-        return await self._read_engagements()
+            else:
+                return
+        await self._read_engagements()
 
-    async def _list_contexts(self) -> None:
-        """List the engagements of each type; all of a type, or if these are too many the found ones by name.
-
-        Nobody documents whether an engagement must have all the types that one request names.
-        """
-        for kind in self.filters.context_types:
-            pages = changes.pages_to_read(len(self._without_contexts()), NAMED_AT_ONCE)
-            store = partial(self._store_ids, "contexts", fits=(True,))
-            list_some = partial(self._walk, "ListEngagements", store, ContextTypes=[kind])
-            if not (pages and await list_some(pages=pages)):
-                for part in _parts(self._without_contexts()):
-                    await list_some(EngagementIdentifier=part)
-
-    def _without_contexts(self) -> list[str]:
-        """The found engagements of whose contexts nothing is known."""
-        found = self.db.execute(
+    async def _read_engagements(self) -> None:
+        """Read each found engagement of whose contexts nothing is known."""
+        self.operation = "GetEngagement"
+        names = self.db.execute(
             "SELECT DISTINCT engagement FROM pairs p WHERE search = ? AND NOT EXISTS"
             " (SELECT 1 FROM contexts c WHERE c.search = p.search AND c.engagement = p.engagement)"
             " ORDER BY engagement",
             (self.number,),
-        )
-        return [name for (name,) in found]
-
-    async def _read_engagements(self) -> None:
-        """Read each engagement: the SDK knows no list of those that have a context of these types."""
-        self.operation = "GetEngagement"
-        names = self._without_contexts()
+        ).fetchall()
         wanted = set(self.filters.context_types)
         done = 0
 
-        async def read_one(name: str) -> None:
+        async def read_one(row: tuple[str]) -> None:
             nonlocal done
+            [name] = row
             answer = await self.reader.read("GetEngagement", Catalog=self.filters.catalog, Identifier=name)
             types = {context.get("Type") for context in answer.get("Contexts") or ()}
             self._store_ids("contexts", [{"Id": name}], fits=(bool(wanted & types),))

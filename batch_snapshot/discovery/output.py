@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from batch_snapshot import files
+from batch_snapshot.discovery.readers import Reads
 from batch_snapshot.discovery.search import Discovery, FoundPair
-from batch_snapshot.engine.reader import Reader
 from batch_snapshot.errors import StorageError, file_errors
 from batch_snapshot.models import Row
 from batch_snapshot.operations import NOT_FOUND
@@ -93,7 +93,7 @@ def as_json(found: Discovery) -> dict[str, Any]:
         "added": found.added,
         "gone": found.gone,
         "resumed": found.resumed,
-        **calls_fields(found),
+        **found.calls_as_json(),
         "cannot_see": _cannot_see(found),
         "warnings": list(found.warnings),
     }
@@ -122,11 +122,11 @@ def as_text(found: Discovery, *, updated: bool) -> str:
         pairs = plural(counts.active_jobs, "pair")
         lines.append(f"  {'active jobs':<13} {pairs:>15} that AWS's own jobs take care of")
     lines += [f"cannot see    {text}" for text in _cannot_see(found)]
-    return "\n".join([*lines, calls_text(found)])
+    return "\n".join([*lines, found.calls_as_text()])
 
 
 def _cannot_see(found: Discovery) -> list[str]:
-    return [UNLISTED, *map(UNKNOWN.format, found.unknown)]
+    return [UNLISTED, *map(UNKNOWN.format, sorted(found.unknown))]
 
 
 #: Errors of a read that concern one snapshot, or one engagement, only.
@@ -148,14 +148,11 @@ class Finding(NamedTuple):
     ledger: str = ""
 
 
-@dataclass(slots=True)
-class Findings:
+@dataclass(kw_only=True)
+class Findings(Reads):
     """What came of reading the snapshots of ledgers, and the calls that it took."""
 
     findings: list[Finding] = field(default_factory=list)
-    calls: Counter[str] = field(default_factory=Counter)
-    throttled: int = 0
-    elapsed_s: float = 0.0
 
     @property
     def exit_code(self) -> int:
@@ -164,10 +161,6 @@ class Findings:
     @property
     def kinds(self) -> Counter[str]:
         return Counter(finding.what for finding in self.findings)
-
-    def add_calls(self, reader: Reader) -> None:
-        self.calls.update(reader.calls)
-        self.throttled += reader.throttled
 
     def as_lines(self, whole: str) -> list[str]:
         """The first findings, and the calls; `whole` says where all findings are."""
@@ -183,20 +176,4 @@ class Findings:
             )
         if len(alike) > SHOWN:
             lines.append(f"  … and {len(alike) - SHOWN:,} more: {whole}")
-        return [*lines, calls_text(self)]
-
-
-def calls_fields(found: Findings | Discovery) -> dict[str, Any]:
-    return {
-        "calls": sum(found.calls.values()),
-        "calls_by_operation": dict(sorted(found.calls.items())),
-        "throttled_calls": found.throttled,
-        "elapsed_s": round(found.elapsed_s, 3),
-    }
-
-
-def calls_text(found: Findings | Discovery) -> str:
-    more = f", {found.throttled:,} throttled" if found.throttled else ""
-    first = f"calls         {sum(found.calls.values()):,} in {found.elapsed_s:,.1f} s{more}"
-    each = ", ".join(f"{name} {number:,}" for name, number in sorted(found.calls.items()))
-    return f"{first}\n{' ' * 14}{each}" if each else first
+        return [*lines, self.calls_as_text()]

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from batch_snapshot import paths
 from batch_snapshot.aws import profiles
@@ -39,10 +41,36 @@ class Environment:
     clock: Callable[[], float] = time.monotonic
 
 
+@dataclass(kw_only=True)
+class Reads:
+    """The calls that it took to find out what a command tells."""
+
+    #: By operation, throttled ones too.
+    calls: Counter[str] = field(default_factory=Counter)
+    throttled: int = 0
+    elapsed_s: float = 0.0
+
+    def calls_as_json(self) -> dict[str, Any]:
+        return {
+            "calls": self.calls.total(),
+            "calls_by_operation": dict(sorted(self.calls.items())),
+            "throttled_calls": self.throttled,
+            "elapsed_s": round(self.elapsed_s, 3),
+        }
+
+    def calls_as_text(self) -> str:
+        more = f", {self.throttled:,} throttled" if self.throttled else ""
+        first = f"calls         {self.calls.total():,} in {self.elapsed_s:,.1f} s{more}"
+        each = ", ".join(f"{name} {number:,}" for name, number in sorted(self.calls.items()))
+        return f"{first}\n{' ' * 14}{each}" if each else first
+
+
 @asynccontextmanager
 async def open_readers(
-    targets: Targets, options: Options, now: Callable[[], datetime], rng: Random
+    targets: Targets, options: Options, environment: Environment, reads: Reads
 ) -> AsyncIterator[Mapping[str, Reader]]:
+    """Readers for all accounts; at the end `reads` gets their calls."""
+    now, rng = environment.now, environment.rng
     async with AsyncExitStack() as stack:
         options = stack.enter_context(
             isolate_simulated_state(options, simulated=targets.endpoint == SIMULATOR)
@@ -53,12 +81,16 @@ async def open_readers(
         where = await open_target(targets.endpoint, stack, options.simulated, options.engine.concurrency)
         clients = await stack.enter_async_context(Clients(accounts, where, now))
         states = {name: limits.new_state(name, wait=options.wait) for name in accounts}
-        yield readers_over(states, limits, clients.identify, clients.read, now=now, rng=rng)
+        readers = readers_over(states, limits, clients.identify, clients.read, now=now, rng=rng)
+        yield readers
+        for reader in readers.values():
+            reads.calls += reader.calls
+            reads.throttled += reader.throttled
 
 
 @asynccontextmanager
 async def open_ledger_readers(
-    path: Path, header: Header, options: Options, environment: Environment
+    path: Path, header: Header, options: Options, environment: Environment, reads: Reads
 ) -> AsyncIterator[Mapping[str, Reader]]:
     """Readers for the accounts of the ledger at `path`; `header` is its last run line."""
     whom = resolve_targets(recorded_accounts(path, header), options, profiles.endpoints, header.endpoint)
@@ -71,7 +103,7 @@ async def open_ledger_readers(
             f"{path}: this simulator is new and has no snapshots, so all are missing: give --simulate "
             "--state FILE to the run and to this command"
         )
-    async with open_readers(whom, options, environment.now, environment.rng) as readers:
+    async with open_readers(whom, options, environment, reads) as readers:
         yield readers
 
 

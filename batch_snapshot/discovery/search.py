@@ -12,6 +12,7 @@ from typing import NamedTuple, Self
 
 from batch_snapshot import sqlite
 from batch_snapshot.discovery.lists import SOURCE_BITS, ListReader
+from batch_snapshot.discovery.readers import Reads
 from batch_snapshot.engine.reader import Reader, read_failed
 from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.models import ApiError, Row
@@ -62,21 +63,17 @@ class SearchCounts:
     active_jobs: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class SearchReport:
-    #: Calls by operation, throttled ones too.
-    calls: Mapping[str, int]
-    throttled: int
-    elapsed_s: float
+@dataclass(kw_only=True)
+class SearchReport(Reads):
     #: The search continued an interrupted one.
     resumed: bool
     #: Which lists were refused, what is missing for that, and the way out.
     warnings: list[str]
     #: Lists that the SDK does not know.
-    unknown: list[str]
+    unknown: set[str]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Discovery(SearchReport):
     output: str
     counts: SearchCounts

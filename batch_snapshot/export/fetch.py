@@ -13,7 +13,7 @@ from typing import Any
 
 from batch_snapshot import files
 from batch_snapshot.config.options import Options
-from batch_snapshot.discovery.output import ROW_ERRORS, Finding, Findings, calls_fields
+from batch_snapshot.discovery.output import ROW_ERRORS, Finding, Findings
 from batch_snapshot.discovery.readers import Environment, open_ledger_readers
 from batch_snapshot.engine.reader import Reader, map_concurrently, read_failed
 from batch_snapshot.errors import BatchSnapshotError, InputError, StorageError
@@ -29,7 +29,7 @@ from batch_snapshot.text import plural
 DENIALS = 10
 
 
-@dataclass(slots=True)
+@dataclass(kw_only=True)
 class Exported(Findings):
     #: Snapshots by the file that holds them.
     files: dict[Path, int] = field(default_factory=dict)
@@ -62,8 +62,9 @@ async def export(
             source, fields, runs.get(source), environment.clock, environment.now()
         ) as file:
             for ledger in named:
-                async with open_ledger_readers(ledger, headers[ledger], options, environment) as readers:
-                    fetcher = _Fetcher(ledger, headers[ledger].run_id, file, fields)
+                header = headers[ledger]
+                async with open_ledger_readers(ledger, header, options, environment, result) as readers:
+                    fetcher = _Fetcher(ledger, header.run_id, file, fields)
                     await fetcher.fetch(readers, result, environment.on_progress)
             result.files[tables.path_of(source, form)] = len(file)
         tables.write(source, form, columns)
@@ -134,8 +135,6 @@ class _Fetcher:
                     raise
                 except BatchSnapshotError as error:  # other accounts go on
                     failed.append(error)
-                finally:
-                    result.add_calls(reader)
 
             await map_concurrently(readers.values(), fetch_account)
         if failed:
@@ -182,7 +181,7 @@ def as_json(result: Exported) -> dict[str, Any]:
             | {"what": one.what, "revision": one.revision, "why": one.found, "ledger": one.ledger}
             for one in result.findings
         ],
-        **calls_fields(result),
+        **result.calls_as_json(),
     }
 
 

@@ -92,10 +92,8 @@ class ExportFile:
         # Half of a surrogate pair, which is not UTF-8, becomes its JSON escape.
         line = text.encode("utf-8", "backslashreplace") + b"\n"
         with self._writing():
-            written = 0
-            while written < len(line):
-                written += self._disk.write(self._fd, line[written:])
-        self._size += written
+            self._disk.append(self._fd, line, self._size)
+        self._size += len(line)
         self._known.add(_digest(str(answer["Arn"])))
         if self._clock() - self._synced >= SYNC_EVERY:
             self.sync()
@@ -112,12 +110,8 @@ class ExportFile:
         try:
             yield
         except OSError as error:
-            self._failed = StorageError(
-                f"{file_error(self.path, error, 'name another --output')}, {SAME_COMMAND}"
-            )
-            with suppress(OSError):
-                self._disk.truncate(self._fd, self._size)
-                self._disk.sync(self._fd)  # else a power cut may bring the rest back, under later lines
+            what = file_error(self.path, error, "name another --output")
+            self._failed = StorageError(f"{what}, {SAME_COMMAND}")
             raise self._failed from None
 
 

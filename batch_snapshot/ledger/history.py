@@ -279,10 +279,6 @@ def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(words) or "none"
 
 
-def _at_line(number: int, error: LedgerError) -> LedgerError:
-    return LedgerError(f"line {number}: {error}")
-
-
 def fold(
     lines: Iterable[Line],
     *,

@@ -76,15 +76,10 @@ class Ledger:
         """Write one whole line. After a failure, each call raises the same `LedgerWriteError`."""
         if self._failed:
             raise self._failed
-        written = 0
         try:
-            while written < len(line):
-                written += self._disk.write(self._fd, line[written:])
+            self._disk.append(self._fd, line, self._size)
         except OSError as error:
             self._failed = self._unwritable(error)
-            with suppress(OSError):
-                self._disk.truncate(self._fd, self._size)
-                self._disk.sync(self._fd)  # else a power cut may bring the rest back, under later lines
             raise self._failed from None
         self._size += len(line)
         self._dirty = True

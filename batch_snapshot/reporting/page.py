@@ -9,6 +9,7 @@ from math import isinf
 from pathlib import Path
 from typing import Any
 
+from batch_snapshot import manifest
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.accounts import accounts_with_quotas
 from batch_snapshot.engine.limits import AccountForecast
@@ -308,7 +309,7 @@ def message(page: str, text: str) -> View:
 def _rows_of_accounts(header: Header) -> Mapping[str, int]:
     """How many rows of each account the run has, by its manifest; empty: not known."""
     with suppress(BatchSnapshotError):
-        rows = Counter(row.account for row in report.manifest_rows(header))
+        rows = Counter(row.account for row in manifest.rows(report.manifest_of(header)))
         return rows if rows.total() == header.rows and header.command == "run" else {}
     return {}
 

@@ -17,7 +17,6 @@ from batch_snapshot.ledger.diff import Difference
 from batch_snapshot.ledger.history import FailureGroup
 from batch_snapshot.ledger.records import Header
 from batch_snapshot.manifest import Manifest
-from batch_snapshot.models import Row
 from batch_snapshot.reporting import entries
 from batch_snapshot.reporting.display import Frame
 from batch_snapshot.reporting.entries import UNATTEMPTED, ReportEntry, settled
@@ -97,7 +96,7 @@ def load(path: Path, manifest_path: Path | None = None) -> ReportData:
 
 def _load_manifest(data: ReportData, named: Path | None) -> Manifest | None:
     try:
-        found = _manifest_of(data.watch.header, named)
+        found = manifest_of(data.watch.header, named)
     except ManifestError as error:
         if named is not None:
             raise
@@ -115,7 +114,7 @@ def _load_manifest(data: ReportData, named: Path | None) -> Manifest | None:
     return found
 
 
-def _manifest_of(header: Header, named: Path | None) -> Manifest:
+def manifest_of(header: Header, named: Path | None = None) -> Manifest:
     if named is None and header.manifest is None:
         raise ManifestError(["the ledger does not say which one"])
     path = named or Path(header.manifest or "")
@@ -125,10 +124,6 @@ def _manifest_of(header: Header, named: Path | None) -> Manifest:
         problem = f"{path}: is manifest {found.name!r}, but the ledger belongs to {header.name!r}"
         raise InputError(problem) if named else ManifestError([problem])
     return found
-
-
-def manifest_rows(header: Header) -> Iterator[Row]:
-    return manifest.rows(_manifest_of(header, None))
 
 
 def write_csv(data: ReportData, folder: Path) -> dict[str, int]:

@@ -247,31 +247,6 @@ async def test_an_account_that_may_read_nothing_ends_after_a_few_denials(monkeyp
         assert reads(simulator, before) < 30
 
 
-@pytest.mark.parametrize(
-    ("output", "before_it", "given", "message"),
-    [
-        ("x.txt", None, {}, r"--output x.txt: name a folder, or a file that ends in .ndjson"),
-        ("x.csv", None, {"form": "parquet"}, r"x.csv: name a folder, or a file that ends in .parquet"),
-        ("x.ndjson", None, {"fields": ("Lifecycle.Stag",)}, "did you mean Lifecycle.Stage"),
-        ("x.ndjson", "mine\n", {}, r"x.ndjson:1: is not a line of an NDJSON export"),
-        ("x.ndjson", "mine, without an end", {}, r"x.ndjson:1: is not a line of an NDJSON export"),
-        ("x.csv", "ledger", {}, r"x.ndjson: is a ledger, not an export; name another file"),
-    ],
-)
-async def test_bad_input_is_refused_before_any_call_and_nothing_is_changed(output, before_it, given, message):
-    async with serve(SimulatorSettings()) as (url, simulator):
-        await night(url, NIGHTS[0], pairs(2))
-        path = Path("x.ndjson")
-        if before_it is not None:
-            path.write_bytes(content(NIGHTS[0]) if before_it == "ledger" else before_it.encode())
-        held = content(path)
-        before = Counter(simulator.calls)
-        with pytest.raises(InputError, match=message):
-            await exported(url, output, **given)
-        assert Counter(simulator.calls) == before
-        assert content(path) == held
-
-
 async def test_a_bad_file_of_any_ledger_is_found_before_the_first_call(cwd):
     async with serve(SimulatorSettings()) as (url, simulator):
         for ledger in NIGHTS:

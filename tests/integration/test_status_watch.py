@@ -219,15 +219,8 @@ def test_status_watch_of_a_finished_ledger_returns_at_once(place, capsys):
 
 
 def test_report_command_writes_html_and_csv_and_names_them(place, capsys):
-    path = (
-        LedgerBuilder(5)
-        .begin()
-        .intend(A, B)
-        .result(A)
-        .result(B, Status.FAILED)
-        .end("deferred")
-        .write(place / "l.ndjson")
-    )
+    ledger = LedgerBuilder(5).begin().intend(A, B).result(A).result(B, Status.FAILED).end("deferred")
+    path = ledger.write(place / "l.ndjson")
     assert cli.main(["report", str(path), "--html", "page.html", "--csv", "tables"]) == 0
     out, err = capsys.readouterr()
     assert out.splitlines() == [

@@ -122,6 +122,12 @@ WRONG = [
     ("simulate --host 192.0.2.1", "loopback"),
     ("simulate --window 10", "--window"),
     ("simulate --state ledgers", "simulate: ledgers: cannot be used (Is a directory); name another file"),
+    ("simulate --then 10@20s", "give the first with --rate"),
+    ("simulate --rate 20 --then 10", "is not a time"),
+    ("simulate --rate 20 --then ten@20s", "write RATE@TIME"),
+    ("simulate --rate 20 --then 10@soon", "'soon' is not a time"),
+    ("simulate --rate 20 --then 0@20s", "above 0"),
+    ("simulate --rate 20 --then 5@20s --then 10@10s", "one after the other"),
     # Values of the environment.
     ("BATCH_SNAPSHOT_RUN_RATE=fast run trial.yaml", "error: $BATCH_SNAPSHOT_RUN_RATE: 'fast' is not a rate"),
     ("BATCH_SNAPSHOT_RUN_REGION=moon run trial.yaml", "error: $BATCH_SNAPSHOT_RUN_REGION: --region 'moon'"),
@@ -166,6 +172,12 @@ WRONG = [
     (f"{FOUND} --state w", "add --simulate"),
     (f"{FOUND} --accounts a", "no such account"),
     ("export none.ndjson --output x.csv --fields ,", "--fields: name at least one field"),
+    ("export night.ndjson --output x.txt", "--output x.txt: name a folder, or a file that ends in .ndjson"),
+    ("export night.ndjson --output x.csv --format parquet", "name a folder, or a file that ends in .parquet"),
+    ("export night.ndjson --output x.ndjson --fields Lifecycle.Stag", "did you mean Lifecycle.Stage"),
+    ("export night.ndjson --output events.ndjson", "events.ndjson:1: is not a line of an NDJSON export"),
+    ("export night.ndjson --output text.csv", "text.ndjson:1: is not a line of an NDJSON export"),
+    ("export night.ndjson --output old.csv", "old.ndjson: is a ledger, not an export; name another file"),
     ("diff a.ndjson a.ndjson --html b.html", "--html: works only with --payload: add --payload, or"),
     ("diff a.ndjson a.ndjson --read-rate 3", "--read-rate: works only with --payload"),
     ("diff --payload a.ndjson a.ndjson --html a.ndjson", "a.ndjson: is what the page is made from"),
@@ -178,7 +190,10 @@ WRONG = [
     ("report old.ndjson", "--html FILE, --csv FOLDER"),
     ("report old.ndjson --html old.ndjson", "what the report is made from"),
     ("report old.ndjson --html no/where.html", "no/where.html: cannot be written"),
+    ("report old.ndjson --html old.ndjson/page.html", "old.ndjson/page.html: cannot be written"),
+    ("report old.ndjson --html ledgers", "ledgers: is a folder"),
     ("report old.ndjson --csv old.ndjson", "is a file"),
+    ("report old.ndjson --csv old.ndjson/csv", "old.ndjson/csv: cannot be made"),
     ("report old.ndjson --html x.html --manifest nowhere.yaml", "nowhere.yaml"),
     ("watch none.ndjson", "there is no such file"),
     ("watch trial.yaml", "is a manifest, not a ledger"),
@@ -256,7 +271,7 @@ def layout(tmp_path_factory) -> Path:
     csv = "engagement,resource\n" + "".join(f"eng-{n:014d},O{n}\n" for n in range(1, 13))
     texts = {"empty.ndjson": "", "ledgers/backfill.ndjson": "", "columns.csv": "a,b\n1,2\n", "pairs.txt": csv}
     lines = "".join(f'{{"engagement":"eng-{n:014d}","resource":"O{n}"}}\n' for n in range(1, 13))
-    texts["events.ndjson"] = '{"type":"event"}\n' * 2
+    texts |= {"events.ndjson": '{"type":"event"}\n' * 2, "text.ndjson": "mine, without an end"}
     (folder / "ledgers").mkdir()
     for name, text in {**texts, "my pairs.csv": csv, "nightly.csv": csv, "nightly.jsonl": lines}.items():
         (folder / name).write_text(text, "utf-8")

@@ -108,9 +108,9 @@ BREAKS = (
     Break(
         "calls leave after a failed write",
         "ledger/writer.py",
-        "self._failed = self._unwritable(error)\n            with suppress(OSError):\n"
-        "                self._disk.tr",
-        "return\n            with suppress(OSError):\n                self._disk.tr",
+        "            self._failed = self._unwritable(error)\n            raise self._failed from None\n"
+        "        self._size",
+        "            return\n        self._size",
     ),
     Break(
         "a call without an answer counts as refused",

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from batch_snapshot.ledger.history import FailureGroup
 from batch_snapshot.reporting import display
 from batch_snapshot.reporting.display import DisplayPart, Frame, ShownFailure, Waiting, WindowUse
 from batch_snapshot.reporting.summary import Counts
@@ -144,24 +143,15 @@ def test_failures_are_shown_by_kind_with_the_last_error():
     assert "  61 failed (denied, transient)  " in display.line(FAILED)
     assert any(line.endswith("is not authorized") for line in drawn(FAILED, 200))
     fields = display.as_json(FAILED)
-    assert fields["failures"][0] == {
-        "status": "failed",
-        "kind": "denied",
-        "code": "AccessDeniedException",
-        "count": 41,
-    }
+    assert fields["failures"][0] == {**DENIED._asdict(), "count": 41}
     assert fields["last_error"] == FAILED.last_error
 
 
 def test_of_many_kinds_of_failures_the_most_frequent_are_named():
-    many = {replace_code(DENIED, f"Code{number}"): 100 - number for number in range(9)}
+    many = {DENIED._replace(code=f"Code{number}"): 100 - number for number in range(9)}
     lines = drawn(replace(FRAME, failures=many), 80)
     assert lines[5].startswith("  100 failed: denied Code0  99 failed: denied Code1  98")
     assert lines[6] == "  … and 6 other kinds"
-
-
-def replace_code(group: FailureGroup, code: str) -> FailureGroup:
-    return group._replace(code=code)
 
 
 def test_low_terminal_gets_no_more_lines_than_it_has():
@@ -249,27 +239,16 @@ UNREACHED = replace(MAIN, failure=ShownFailure(f"cannot reach {HOST}: connection
 
 
 def test_unreachable_host_is_named_with_the_time_of_the_next_try_first():
-    lines = drawn(replace(FRAME, parts=[UNREACHED]), 80)
-    assert lines[5:] == [f"  next try in 8 s: cannot reach {HOST}: …"]
-    wide = drawn(replace(FRAME, parts=[UNREACHED]), 100)
-    assert wide[-1] == f"  next try in 8 s: cannot reach {HOST}: connection refused"
-
-
-def test_unreachable_host_is_named_in_line_and_json():
-    frame = replace(FRAME, parts=[UNREACHED])
-    what = f"cannot reach {HOST}: connection refused"
+    frame, what = replace(FRAME, parts=[UNREACHED]), f"cannot reach {HOST}: connection refused"
+    assert drawn(frame, 80)[5:] == [f"  next try in 8 s: cannot reach {HOST}: …"]
+    assert drawn(frame, 100)[-1] == f"  next try in 8 s: {what}"
     assert f"  next try in 8 s: {what}  " in display.line(frame)
-    assert display.as_json(frame)["accounts"]["main"]["trouble"] == {
-        "what": what,
-        "rows_waiting": 8000,
-        "next_try_s": 8.2,
-    }
+    trouble = {"what": what, "rows_waiting": 8000, "next_try_s": 8.2}
+    assert display.as_json(frame)["accounts"]["main"]["trouble"] == trouble
     several = replace(FRAME, parts=[replace(UNREACHED, name="acme"), MAIN])
     assert f"acme: next try in 8 s: {what}" in display.line(several)
     assert any("  next try in 8 s: cannot reach partner" in line for line in drawn(several))
-
-
-def test_stopped_account_shows_only_its_reason():
+    # An account that has stopped shows only that.
     frame = replace(FRAME, parts=[replace(UNREACHED, stopped="account main: 20 denials in a row")])
     assert "  stopped  " in display.line(frame)
     assert drawn(frame)[5:] == ["  stopped: 20 denials in a row"]

@@ -1,13 +1,14 @@
 """The commands that continue from a ledger."""
 
 import shlex
+from dataclasses import replace
 
 import pytest
 
 from batch_snapshot.jobs import plan
 from batch_snapshot.ledger.history import RowState
 from batch_snapshot.reporting import next_steps
-from batch_snapshot.reporting.summary import Counts, Summary
+from batch_snapshot.reporting.summary import Counts
 from tests.support.reports import (
     BROKEN,
     DENIED,
@@ -18,38 +19,26 @@ from tests.support.reports import (
     SOME_FAILED,
     SOME_IN_DOUBT,
     SOME_LEFT,
+    SUMMARY,
 )
-
-
-def steps_of(counts, failures, run=None, ledger="ledgers/nightly.ndjson"):
-    """What a summary prints as the next commands."""
-    ended = Summary(outcome="stopped", counts=counts, failures=failures, ledger=ledger, run_again=run)
-    return ended.next_steps
 
 
 @pytest.mark.parametrize(
-    ("counts", "failures", "steps"),
+    ("counts", "failures", "run", "steps"),
     [
-        (DONE, {}, []),
-        (SOME_LEFT, {}, [RUN]),
-        (SOME_FAILED, {DENIED: 1}, []),
-        (SOME_FAILED, {BROKEN: 1}, [RETRY]),
-        (SOME_IN_DOUBT, {DOUBT: 1}, [RETRY]),
-        (Counts(0, 1, 0, 1), {BROKEN: 1}, [RUN, RETRY]),
-        (Counts(0, 0, 1, 1), {DOUBT: 1}, [RUN]),
+        (DONE, {}, RUN, []),
+        (SOME_LEFT, {}, RUN, [RUN]),
+        (SOME_LEFT, {}, None, []),  # the manifest is not known
+        (SOME_FAILED, {DENIED: 1}, RUN, []),
+        (SOME_FAILED, {BROKEN: 1}, RUN, [RETRY]),
+        (SOME_IN_DOUBT, {DOUBT: 1}, RUN, [RETRY]),
+        (Counts(0, 1, 0, 1), {BROKEN: 1}, RUN, [RUN, RETRY]),
+        (Counts(0, 0, 1, 1), {DOUBT: 1}, RUN, [RUN]),
     ],
 )
-def test_next_steps_run_what_is_left_and_retry_curable_failures(counts, failures, steps):
-    assert steps_of(counts, failures, RUN) == steps
-
-
-def test_next_steps_without_a_manifest_have_no_run():
-    assert steps_of(SOME_LEFT, {}) == []
-
-
-def test_next_step_quotes_the_ledger_path_for_a_shell():
-    steps = steps_of(SOME_IN_DOUBT, {DOUBT: 1}, ledger="my ledger's.ndjson")
-    assert steps == ["""batch-snapshot retry 'my ledger'"'"'s.ndjson'"""]
+def test_next_steps_run_what_is_left_and_retry_curable_failures(counts, failures, run, steps):
+    ended = replace(SUMMARY, counts=counts, failures=failures, run_again=run)
+    assert ended.next_steps == steps
 
 
 @pytest.mark.parametrize(
@@ -76,6 +65,8 @@ def test_paths_in_the_present_folder_are_short_unless_the_ledger_is_named_in_ful
     monkeypatch.chdir(tmp_path)
     settings = {"simulator_state": str(tmp_path / "w.ndjson"), "simulate": "rate=5"}
     assert next_steps.retry_command("l.ndjson", settings).endswith(" --simulate=rate=5 --state w.ndjson")
+    quoted = """batch-snapshot retry 'my ledger'"'"'s.ndjson' --"""
+    assert next_steps.retry_command("my ledger's.ndjson", settings).startswith(quoted)
     assert next_steps.retry_command("/l.ndjson", settings).endswith(f" --state {tmp_path}/w.ndjson")
     elsewhere = settings | {"simulator_state": "/w.ndjson"}
     assert next_steps.retry_command("l.ndjson", elsewhere).endswith(" --state /w.ndjson")

@@ -319,30 +319,20 @@ def test_the_limit_of_an_account_that_just_stopped_counts_as_long_as_its_calls()
     assert (later.rate, later.allowed) == (0, pytest.approx(10))
 
 
-def test_watch_shows_frames_at_regular_intervals():
-    shown: list[Frame] = []
-
-    async def look(view):
-        with anyio.move_on_after(26):
-            await progress.watch(view, shown.append, every=5.0)
-
-    watched(look)
-    assert [frame.elapsed for frame in shown] == [5, 10, 15, 20, 25]
-
-
-def test_lines_of_a_log_become_rare_in_a_long_run():
+@pytest.mark.parametrize("every", [5.0, None])
+def test_lines_of_a_log_are_regular_or_become_rare_in_a_long_run(every):
     shown: list[Frame] = []
 
     async def look(view):
         with anyio.move_on_after(3600):
-            await progress.watch(view, shown.append)
+            await progress.watch(view, shown.append, every=every)
 
     watched(look)
     times = [frame.elapsed for frame in shown]
     gaps = [later - earlier for earlier, later in pairwise(times)]
     assert times[:20] == [5.0 * number for number in range(1, 21)]
     assert gaps == sorted(gaps)
-    assert gaps[-1] == progress.LONGEST_GAP
+    assert gaps[-1] == (every or progress.LONGEST_GAP)
 
 
 def test_frame_has_failures_and_the_last_error():

@@ -52,15 +52,6 @@ def test_notes_name_a_changed_manifest_and_a_running_run(tmp_path):
     assert data.watch.stats.history.counts()[Status.IN_DOUBT] == 0
 
 
-@pytest.mark.parametrize("content", [None, b"", b'{"type":"ru', b'{"type":"result"}\n', b"\xff\n"])
-def test_report_of_a_file_that_is_no_ledger_is_refused(tmp_path, content):
-    path = tmp_path / "l.ndjson"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(LedgerError, match=r"l\.ndjson"):
-        report.load(path)
-
-
 def test_report_is_written_atomically_and_never_over_its_sources(tmp_path):
     listed = write_manifest(tmp_path / "trial.yaml", pairs(1), name="nightly")
     path = LedgerBuilder(1, manifest=str(listed)).begin().result(A).end().write(tmp_path / "l.ndjson")
@@ -88,13 +79,3 @@ def test_failed_report_keeps_the_file_that_was_there(tmp_path):
         report.write_csv(data, tmp_path)
     assert (tmp_path / "succeeded.csv").read_text("utf-8") == "before"
     assert sorted(each.name for each in tmp_path.iterdir()) == ["l.ndjson", "succeeded.csv"]
-
-
-@pytest.mark.parametrize("target", ["nowhere/page.html", "l.ndjson/page.html", "."])
-def test_report_error_names_a_path_that_cannot_be_written(tmp_path, target):
-    data = report.load(LedgerBuilder(1).begin().result(A).end().write(tmp_path / "l.ndjson"))
-    with pytest.raises(InputError) as caught:
-        report_page.write(data, tmp_path / target, NOW)
-    assert str(caught.value).startswith(str(tmp_path / target))
-    with pytest.raises(InputError, match="--csv"):
-        report.write_csv(data, tmp_path / "l.ndjson" / "csv")

@@ -1,5 +1,6 @@
 """What a ledger says by itself."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -62,8 +63,18 @@ def test_status_of_a_completed_ledger(path):
     assert not summary.next_steps
 
 
-@pytest.mark.parametrize("end", ["stopped", "deferred", "interrupted"])
-def test_status_of_a_ledger_that_ended_early_has_next_steps(path, end):
+@pytest.mark.parametrize(
+    ("end", "held", "called", "counts", "steps"),
+    [
+        ("stopped", False, "stopped", Counts(1, 2, 1, 1), ["run", "retry"]),
+        ("deferred", False, "deferred", Counts(1, 2, 1, 1), ["run", "retry"]),
+        ("interrupted", False, "interrupted", Counts(1, 2, 1, 1), ["run", "retry"]),
+        (None, False, "crashed", Counts(1, 2, 2, 0), ["retry"]),
+        (None, True, "running", Counts(1, 2, 1, 1), []),
+    ],
+)
+def test_status_of_a_ledger_that_is_not_completed(path, end, held, called, counts, steps):
+    """One row is named and has no result: it is in doubt after a crash alone."""
     write(
         path,
         outcome(POOL[0], Status.SUCCEEDED),
@@ -72,35 +83,18 @@ def test_status_of_a_ledger_that_ended_early_has_next_steps(path, end):
         outcome(POOL[3], Status.IN_DOUBT),
         end=end,
     )
-    summary = read_status(path)
-    assert summary.outcome == end
-    assert summary.counts == Counts(1, 2, 1, 1)
+    with locks.hold(paths.ledger_lock(path), what="it", since="now") if held else nullcontext():
+        summary = read_status(path)
+    assert (summary.outcome, summary.counts) == (called, counts)
+    crashed = {FailureGroup(Status.IN_DOUBT, ErrorKind.TRANSIENT, "RunCrashed"): 1}
     assert summary.failures == {
         FailureGroup(Status.FAILED, ErrorKind.TRANSIENT, "X"): 1,
         FailureGroup(Status.FAILED, ErrorKind.DENIED, "C"): 1,
         FailureGroup(Status.IN_DOUBT, ErrorKind.DENIED, "C"): 1,
+        **(crashed if called == "crashed" else {}),
     }
-    assert summary.next_steps == commands(path, "run", "retry")
-
-
-def test_status_of_a_crashed_ledger_counts_rows_in_doubt(path):
-    write(path, outcome(POOL[0], Status.SUCCEEDED), end=None)
-    summary = read_status(path)
-    assert summary.outcome == "crashed"
-    assert summary.counts == Counts(1, 0, 4, 0)
-    assert summary.elapsed_s == 0
-    assert summary.failures == {FailureGroup(Status.IN_DOUBT, ErrorKind.TRANSIENT, "RunCrashed"): 4}
-    assert summary.next_steps == commands(path, "retry")
-
-
-def test_status_of_a_running_ledger_has_no_rows_in_doubt(path):
-    write(path, outcome(POOL[0], Status.SUCCEEDED), end=None)
-    with locks.hold(paths.ledger_lock(path), what="it", since="now"):
-        summary = read_status(path)
-    assert summary.outcome == "running"
-    assert summary.counts == Counts(1, 0, 0, 4)
-    assert not summary.failures
-    assert summary.next_steps == []
+    assert held or summary.elapsed_s == (90 if end else 0)
+    assert summary.next_steps == commands(path, *steps)
 
 
 def test_status_changes_nothing_and_skips_a_torn_line(path):

@@ -14,7 +14,6 @@ import boto3
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-from batch_snapshot.cli import main
 from batch_snapshot.simulator import KINDS, Faults, SimulatorSettings, run_forever, serve
 from batch_snapshot.simulator.faults import draw
 from batch_snapshot.simulator.quotas import SlidingWindow, Throttle, TokenBucket
@@ -365,22 +364,6 @@ async def test_command_line_serves_changing_limits_without_hints(tmp_path: Path)
             assert "x-amz-retry-after" not in {name.lower() for name in answers[2][1]}
             while (await create(url, 3))[0] != 200:
                 pass
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--then", "10@20s"], "give the first with --rate"),
-        (["--rate", "20", "--then", "10"], "is not a time"),
-        (["--rate", "20", "--then", "ten@20s"], "write RATE@TIME"),
-        (["--rate", "20", "--then", "10@soon"], "'soon' is not a time"),
-        (["--rate", "20", "--then", "0@20s"], "above 0"),
-        (["--rate", "20", "--then", "5@20s", "--then", "10@10s"], "one after the other"),
-    ],
-)
-async def test_invalid_rate_changes_are_refused(arguments, message, capsys):
-    assert await asyncio.to_thread(main, ["simulate", *arguments]) == 2
-    assert message in capsys.readouterr().err
 
 
 # -- faults ----------------------------------------------------------------------------------------
