@@ -94,8 +94,8 @@ def _selected_names(accounts: Mapping[str, Account], words: Sequence[str]) -> It
             raise InputError(f"--accounts {word}: no such account; there are: {', '.join(accounts)}")
         if not found:
             tags = sorted({tag for one in accounts.values() for tag in one.tags})
-            known = f"there are: {', '.join(tags)}" if tags else "no account has tags"
-            raise InputError(f"--accounts {word}: no account has this tag; {known}")
+            known = f"this tag; there are: {', '.join(tags)}" if tags else "a tag"
+            raise InputError(f"--accounts {word}: no account has {known}")
         names |= dict.fromkeys(found)
     return names
 

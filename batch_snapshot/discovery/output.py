@@ -22,8 +22,8 @@ BY_LINE = frozenset({".ndjson", ".jsonl"})
 YAML = frozenset({".yaml", ".yml"})
 
 UNLISTED = (
-    "pairs that were never snapshotted, of engagements that no task of this account made or joined: take "
-    "those from your CRM, as CSV under include:"
+    "pairs without a snapshot whose engagement no task of this account made or joined: take those from your "
+    "CRM, as CSV under include:"
 )
 
 #: About a list that only newer SDKs know.
@@ -94,7 +94,7 @@ def as_json(found: Discovery) -> dict[str, Any]:
         "gone": found.gone,
         "resumed": found.resumed,
         **found.calls_as_json(),
-        "cannot_see": _cannot_see(found),
+        "cannot_see": _not_covered(found),
         "warnings": list(found.warnings),
     }
 
@@ -121,11 +121,12 @@ def as_text(found: Discovery, *, updated: bool) -> str:
     if counts.active_jobs:
         pairs = plural(counts.active_jobs, "pair")
         lines.append(f"  {'active jobs':<13} {pairs:>15} that AWS's own jobs take care of")
-    lines += [f"cannot see    {text}" for text in _cannot_see(found)]
-    return "\n".join([*lines, found.calls_as_text()])
+    lines += [f"not covered   {text}" for text in _not_covered(found)]
+    return "
+".join([*lines, found.calls_as_text()])
 
 
-def _cannot_see(found: Discovery) -> list[str]:
+def _not_covered(found: Discovery) -> list[str]:
     return [UNLISTED, *map(UNKNOWN.format, sorted(found.unknown))]
 
 

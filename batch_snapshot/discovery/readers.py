@@ -96,7 +96,7 @@ async def open_ledger_readers(
     whom = resolve_targets(recorded_accounts(path, header), options, profiles.endpoints, header.endpoint)
     if header.endpoint != whom.endpoint:
         raise LedgerError(
-            f"{path}: was written against {header.endpoint}, not {whom.endpoint}: name that one"
+            f"{path}: was written against {header.endpoint}, not {whom.endpoint}: use that endpoint"
         )
     if whom.endpoint == SIMULATOR and options.simulator_state is None:
         environment.warn(

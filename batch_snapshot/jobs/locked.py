@@ -223,12 +223,12 @@ def check_ledger_fits(past: History, name: str, locked: LockedLedger, *, retry: 
     found, path, run_id = past.first, locked.path, locked.options.run_id
 
     def way_out(*flags: str) -> str:
-        return f"leave out {' and '.join(flags)}" if retry else "name another with --ledger"
+        return f"leave out {' and '.join(flags)}" if retry else "name another ledger with --ledger"
 
     if found.name != name:
         raise LedgerError(f"{path}: belongs to manifest {found.name!r}, not {name!r}; {way_out()}")
     if found.endpoint != locked.endpoint:
-        out = way_out("--simulate", "--endpoint-url")
+        out = way_out("--simulate", "--endpoint-url") if retry else f"use that endpoint, or {way_out()}"
         raise LedgerError(f"{path}: was written against {found.endpoint}, not {locked.endpoint}; {out}")
     if run_id and run_id != found.run_id:
         out = way_out("--run-id") if retry else f"drop --run-id, or {way_out()}"
@@ -241,7 +241,7 @@ def check_ledger_fits(past: History, name: str, locked: LockedLedger, *, retry: 
         if known is not None and changed and reader.names_rows(path, account.name):
             was = ", ".join(f"{key} {known.get(key) or 'none'}" for key in values)
             out = way_out("--profile", "--region")
-            raise LedgerError(f"{path}: account {account.name!r} has other settings there ({was}); {out}")
+            raise LedgerError(f"{path}: has other settings for account {account.name!r} ({was}); {out}")
     reminders = reminder_files(name, locked).values()
     if path.stat().st_size >= max((open_runs.length(file, found.run_id) for file in reminders), default=0):
         return []

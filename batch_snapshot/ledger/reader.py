@@ -159,7 +159,7 @@ def run_line(path: Path) -> Header:
     """The run line that the ledger at `path` must begin with."""
     found = head(path)
     if found is None:
-        raise LedgerError(f"{path}: no ledger: it does not begin with a run line; name another")
+        raise LedgerError(f"{path}: is not a ledger: it does not begin with a run line; name another file")
     return found
 
 
@@ -196,12 +196,12 @@ def history_of(path: Path, *, live: bool = False, **how: Any) -> History:
         return History()
     locate = partial(with_place, path)
     history = fold(lines(path), live=live, locate=locate, **how)
-    with _readable(path, "name another with --ledger"):
+    with _readable(path, "name another ledger with --ledger"):
         first = next(raw_lines(path), None) if history.first is None else None
         if first and b"\0" in first.raw:
             raise not_begun(path)
         if first and first.raw.endswith(b"\n"):
-            raise LedgerError(f"{path}: holds lines, but no run line: it is not a ledger, name another file")
+            raise LedgerError(f"{path}: holds lines, but no run line: it is not a ledger; name another file")
     return history
 
 
@@ -262,7 +262,7 @@ def _deferred_accounts(
 
 def last_end(path: Path) -> End | None:
     """The end line that the ledger at `path` ends with; None: it ends otherwise."""
-    with _readable(path, "name another with --ledger"), path.open("rb") as file:
+    with _readable(path, "name another ledger with --ledger"), path.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
         found = file.read().rstrip().splitlines()
     with suppress(LedgerError):
@@ -281,6 +281,6 @@ def is_torn(path: Path) -> bool:
 
 def line_begins_at(path: Path, offset: int) -> bool:
     """Whether a line begins there; a repair moves lines."""
-    with _readable(path, "name another with --ledger"), path.open("rb") as file:
+    with _readable(path, "name another ledger with --ledger"), path.open("rb") as file:
         file.seek(max(0, offset - 1))
         return (offset == 0 or file.read(1) in b"\n\0") and bool(file.read(1))

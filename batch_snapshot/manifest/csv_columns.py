@@ -119,7 +119,8 @@ class Columns:
                 wanted = ", ".join(f'{one}: "…"' for one in ("engagement", "resource") if one not in columns)
                 return (
                     f"column {key}{or_} is {self._missing(key)}; a header needs engagement, and resource or "
-                    f"resources; name others under include: {{file: …, columns: {{{wanted}}}}}"
+                    "resources; for other names run `batch-snapshot init --from`, or write under include: "
+                    f"{{file: …, columns: {{{wanted}}}}}"
                 )
         if misspelt := self._misspelt(columns):
             return misspelt

@@ -198,7 +198,7 @@ _FROM_MODEL: dict[str, dict[str, Any]] = {
 _TABLE = r"""
 top:
   version: {help: The version of this format.}
-  name: {help: "What the manifest is called: ledger and locks bear this name.",
+  name: {help: "What the manifest is called: ledger and locks have this name.",
     examples: [nightly-opportunities]}
   defaults: {help: What a pair that says nothing else gets., type: section}
   accounts: {help: "The accounts to call in. None: `default`, the ambient AWS credentials.", type: section,

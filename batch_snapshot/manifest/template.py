@@ -122,7 +122,7 @@ _TEMPLATE = """\
 # and add this line at the top:             # yaml-language-server: $schema=schema.json
 version: 1
 
-# Required. The ledger and the locks bear this name: letters, digits, dots and dashes.
+# Required. The ledger and the locks have this name: letters, digits, dots and dashes.
 name: {name}
 
 # What each pair gets unless it names something else. All of it is optional, but the catalog must be

@@ -214,7 +214,7 @@ async def test_an_account_without_credentials_records_no_signer_and_no_unfinishe
                 assert (await typed(f"{command} --profile partner", monkeypatch)).counts.succeeded == 3
         assert len(simulator.snapshots) == 12
         # From the first row on it is settled who signs.
-        with pytest.raises(InputError, match="account 'default' has other settings there"):
+        with pytest.raises(InputError, match="has other settings for account 'default'"):
             await typed(f"batch-snapshot run trial.yaml --endpoint-url {url} --ledger l0.ndjson", monkeypatch)
 
 
@@ -228,7 +228,7 @@ async def test_only_an_account_that_has_sent_must_keep_its_signer(monkeypatch):
         for name, profile in (("a", "nobody"), ("b", "partner")):
             write_manifest(Path("trial.yaml"), rows, accounts={**accounts, name: {"profile": profile}})
             if name == "a":
-                with pytest.raises(InputError, match="account 'a' has other settings there"):
+                with pytest.raises(InputError, match="has other settings for account 'a'"):
                     await typed(line, monkeypatch)
             else:
                 assert (await typed(line, monkeypatch)).exit_code == 0

@@ -443,7 +443,7 @@ async def test_a_ledger_of_something_else_is_refused_and_nothing_is_called(place
             await run(None)
         with pytest.raises(LedgerError, match="has run id"):
             await run(url, run_id="another")
-        with pytest.raises(LedgerError, match="account 'default' has other settings there"):
+        with pytest.raises(LedgerError, match="has other settings for account 'default'"):
             await run(url, profile="other")
         with pytest.raises(InputError, match="cannot be used together"):
             await run(url, simulate=True)

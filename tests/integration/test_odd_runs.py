@@ -150,7 +150,7 @@ async def test_an_account_with_another_endpoint_is_another_account(place, monkey
         path = place.manifest(pairs(2), accounts={"m": {"endpoint_url": url}})
         await run.run(path, Options(state_dir=place.folder))
         place.manifest(pairs(2), accounts={"m": {"endpoint_url": f"{url}/elsewhere"}})
-        with pytest.raises(LedgerError, match="has other settings there"):
+        with pytest.raises(LedgerError, match="has other settings for account"):
             await run.run(path, Options(state_dir=place.folder))
 
 

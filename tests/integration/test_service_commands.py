@@ -27,7 +27,7 @@ def test_a_simulator_state_file_lasts_from_one_command_to_the_next(call):
     assert "tasks                20 pairs, never snapshotted ones too, 40 filtered out" in out
     assert re.search(r"^calls +6 in ", out, re.MULTILINE)
     assert "ListOpportunities 1" in out
-    assert "cannot see" in out
+    assert "not covered" in out
 
     ledgers = [f"ledgers/{night}.simulated.ndjson" for night in (1, 2)]
     assert call("run", "found.yaml", "--ledger", ledgers[0], *WORLD)[0] == 0

@@ -86,7 +86,7 @@ WRONG = [
     ("retry old.ndjson --all --simulate", "; leave out --simulate and --endpoint-url"),
     ("retry old.ndjson --all --run-id x", ", not x; leave out --run-id"),
     ("retry old.ndjson --all --profile p", "; leave out --profile and --region"),
-    ("retry events.ndjson", "events.ndjson: no ledger: it does not begin with a run line"),
+    ("retry events.ndjson", "events.ndjson: is not a ledger: it does not begin with a run line"),
     ("run trial.yaml --ledger events.ndjson", "events.ndjson: holds lines, but no run line: it is not a"),
     ("retry old.ndjson --only nonsense", "--only nonsense"),
     ("retry old.ndjson --only denied --all", "cannot be used together"),

@@ -34,7 +34,7 @@ def test_accounts_are_selected_by_name_and_by_tag(words, names):
     ("word", "tags", "message"),
     [
         ("tag:apac", ("emea", "amer"), "no account has this tag; there are: amer, emea"),
-        ("tag:apac", (), "no account has this tag; no account has tags"),
+        ("tag:apac", (), "no account has a tag"),
         ("tag:", ("emea",), "no account has this tag; there are: emea"),
         ("emea", ("emea",), "no such account; there are: main"),
     ],
