@@ -35,7 +35,7 @@ GAPS = 100
 #: The fields of a row that its snapshots in an engagement have in common.
 _SERIES = ("resource_type", "resource", "template")
 
-#: What a finding can be; unreadable is an engagement, to these credentials.
+#: Kinds of findings; unreadable: these credentials cannot read the engagement.
 KINDS = ("missing", "mismatched", "extra", "unreadable")
 
 

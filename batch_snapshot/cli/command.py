@@ -39,7 +39,7 @@ class Option(click.Option):
     """An option of a section; its value may come from $BATCH_SNAPSHOT_{COMMAND}_{OPTION}."""
 
     section = SECTIONS[0]
-    #: Whether it may stand without a value. One follows an equals sign: the next word is never taken for it.
+    #: Whether its value may be left out. A value follows an equals sign: the next word is never taken for it.
     bare = False
 
     def get_help_extra(self, ctx: click.Context) -> Any:

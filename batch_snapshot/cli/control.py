@@ -25,9 +25,15 @@ def control_command(
     """Pause, resume, slow down or end the run that writes LEDGER, within a second.
 
     pause: calls in flight finish, and no new call begins. The run keeps its locks, and --max-duration keeps
-    counting. resume: calls begin again. rate N: N calls a second for each account, as with --rate.
-    concurrency N: at most N calls in flight. drain: calls in flight finish, then the run ends with exit
-    code 4, and the same command continues it.
+    counting.
+
+    resume: calls begin again.
+
+    rate N: N calls a second for each account, as with --rate.
+
+    concurrency N: at most N calls in flight.
+
+    drain: calls in flight finish, then the run ends with exit code 4, and the same command continues it.
 
     Only the user who started the run can do this, on the same machine. The ledger records it.
     """

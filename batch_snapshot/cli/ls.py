@@ -51,7 +51,7 @@ def ls_command(folder: Path | None) -> int:
         numbers = [f"{number:,}" if one.counts else "?" for number in counts]
         table.append((f"{age // UNITS[unit]:,.0f}{unit}", one.result, *numbers, one.name, str(one.ledger)))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    # Numbers, from ROWS to LEFT, stand to the right.
+    # Numbers, from ROWS to LEFT, are aligned to the right.
     lines = [
         "  ".join(f"{cell:{'>' if 1 < place < 7 else ''}{widths[place]}}" for place, cell in enumerate(row))
         for row in table

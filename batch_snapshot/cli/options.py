@@ -69,7 +69,7 @@ def table(text: str, **more: Mapping[str, Any]) -> Table:
     """Options as their help shows them: a flag, and after two blanks its help, on as many lines as it takes.
 
     "-v --verbose" is a switch, "--limit=N" takes a value of a type in `_TYPES`, "--format=[text|json]" one of
-    these, and "--serve[=HOST:PORT]" may stand without its value. A word behind it names the function's
+    these, and "--serve[=HOST:PORT]" can be given without its value. A word behind it names the function's
     parameter; `more` has further arguments for click by this name. A line without help has flags that are
     shared, and [Title] begins a section of the help page.
     """

@@ -221,7 +221,7 @@ class Workers:
 
 
 async def _wait(answer: Awaitable[Any], within: float) -> Any:
-    """Await what Dask may never answer, for some seconds; None: there was no answer, or an error.
+    """Await what Dask may never answer, for at most `within` seconds; None: no answer, or an error.
 
     It is never cancelled: Dask would cancel what others wait for with it.
     """

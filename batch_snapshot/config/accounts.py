@@ -14,10 +14,10 @@ from batch_snapshot.ledger.records import Header
 from batch_snapshot.models import AWS, SIMULATOR, Account, Quota
 from batch_snapshot.text import plural
 
-#: The endpoint that each of some profiles names, by its name, under an environment.
+#: Takes names of profiles and an environment; returns the endpoint that each of these profiles names.
 ProfileEndpoints = Callable[[Iterable[str | None], Mapping[str, str]], Mapping[str | None, str]]
 
-#: Before a tag, where an account's name could stand.
+#: Begins a tag in a list of account names.
 TAG = "tag:"
 
 
@@ -118,7 +118,7 @@ def effective_quotas(accounts: Mapping[str, Account], options: Options) -> dict[
 def accounts_with_quotas(
     path: Path, header: Header, rates: Mapping[str, float] | None = None
 ) -> dict[str, Account]:
-    """The accounts of an invocation with their quotas, and other `rates` than it began with by account."""
+    """The accounts of an invocation with their quotas; `rates` by account replace those it began with."""
     accounts = recorded_accounts(path, header)
     settings = {"rate": None, "daily_quota": None, **header.settings}
     quotas = effective_quotas(accounts, with_recorded_quotas(path, Options(), settings))

@@ -50,7 +50,7 @@ class ConcurrencyLimit:
         self.take = self._free.acquire
         #: Calls in flight beyond a limit that was lowered: as many that end make room for none.
         self._excess = 0
-        #: Accounts of all engines that share it, about.
+        #: About how many accounts all engines that share it have.
         self.expected = 1
 
     def share(self, busy: int) -> int:

@@ -43,7 +43,7 @@ def _names(text: str) -> frozenset[str]:
 
 
 def _by_name(*rules: tuple[Rule, *tuple[str, ...]]) -> Mapping[str, Rule]:
-    """The rule of each of the names, of which blanks separate those of a line."""
+    """The rule by name; a line holds names with blanks between them."""
     return {name: rule for rule, *lines in rules for line in lines for name in line.split()}
 
 

@@ -39,7 +39,7 @@ class Job(LockedLedger):
     todo: Mapping[str, int]
     #: A request for each row in the order in which they are sent; None stands for one that is not sent.
     all_requests: Callable[[], Iterator[Request | None]]
-    #: The lines of a message about rows that two accounts with one AWS account list.
+    #: Lines of an error: rows that are listed under two names of one AWS account.
     doubled: Callable[[Mapping[str, str]], list[str]]
     #: Keys of rows that the ledger knows and the manifest lists no longer.
     vanished_keys: Collection[bytes] = ()

@@ -56,7 +56,7 @@ class SkipFilter:
                 self._since = filters.since(options.changed_since or "", now).timestamp()
             except ValueError as error:
                 raise InputError(f"--changed-since: {error}, or last") from None
-        #: Whose snapshots the index is asked for; None: it knows none of them.
+        #: The service whose snapshots the index is asked for; None: the index knows none of them.
         self._service = service_of(recorder.header)
         self.warnings = index.refresh(recorder.job.path.parent)
         #: Keys of rows that jobs take care of, without their resource type, which jobs do not name.

@@ -283,8 +283,8 @@ _TYPES = {kind.__struct_config__.tag for kind in get_args(Record)}
 #: Fields of all records that hold a time.
 _TIMES = ("at", "started_at", "finished_at", "first_sent_at", "unrecorded_since")
 
-#: Fields that are only shown, by the type of the line: one that makes no sense is as if it were missing, as
-#: the line says what became of its row without it. Each with its type.
+#: Fields that are only shown, with their types, by the type of the line. A wrong value is ignored: the line
+#: says what became of its row without it.
 _SHOWN = {
     "run": {"version": Header.__annotations__["version"]},
     "result": {
@@ -292,7 +292,7 @@ _SHOWN = {
         for name in ("attempts", "throttles", "request_id", "started_at", "finished_at", "reconciled")
     },
 }
-#: Those of an error.
+#: The same of an error.
 _SHOWN_ERROR = {name: RowError.__annotations__[name] for name in ("reason", "http_status")}
 
 T = TypeVar("T")

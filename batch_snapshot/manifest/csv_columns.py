@@ -32,7 +32,7 @@ _ALIKE = 0.85
 
 #: Excel's first line that names the separator.
 _SEP = re.compile(r"""\ufeff*"?sep=([^\w\s"]|\t)"?[,;|\t ]*[\r\n]*""", re.IGNORECASE)
-#: How spreadsheets force a text, and quotes that stand behind an invisible character.
+#: How spreadsheets force a text, and quotes that follow an invisible character.
 _QUOTED = re.compile(r'=?"([^"]*)"')
 _BETWEEN = re.compile(r"[\s,;|]+")
 _EMPTY = re.compile(r'[\s,;|"]+')

@@ -1,4 +1,4 @@
-"""The one table of manifest keys: where each may stand, its type, its check, its help; and what texts may be.
+"""The one table of manifest keys: where each is allowed, its type, its check, its help; and valid texts.
 
 Validation, the JSON Schema (`schema`), the manifest that `init` writes, the columns of CSV files and the
 section `discover` derive from it. A new key is an entry here; an account's is a field of `models.Account`
@@ -165,7 +165,7 @@ def names(section: Sequence[ManifestKey]) -> frozenset[str]:
 _ENGAGEMENT = _shape("engagement", row_input, "engagement", "an engagement id, e.g. eng-0123456789abcd")
 _RESOURCE = _shape("resource", row_input, "resource", "an opportunity id, e.g. O1234567")
 
-#: By the name of a key, the same in every section; checks that are a pattern stand in the table as `like`.
+#: By the name of a key, the same in every section; checks that are a pattern are in the table as `like`.
 _CHECKS = {
     "name": _name("name"),
     "account": _name("account"),

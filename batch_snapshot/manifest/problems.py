@@ -18,7 +18,7 @@ from batch_snapshot.text import escaped, escaped_non_ascii, plural, truncated
 KEPT = 50
 #: Characters of a value that a message shows.
 SHOWN = 60
-#: Among more words than these no similar one is looked for: it would take long in each row.
+#: No similar word is looked for among more words than this: it would take too long in each row.
 COMPARED = 1_000
 
 _PLACE = re.compile(r"(?:(.*?):(\d+)|(.*?)): (.*)", re.DOTALL)
@@ -55,7 +55,6 @@ class Place(NamedTuple):
     line: int
 
     def __str__(self) -> str:
-        """As messages begin."""
         return f"{self.name}:{self.line}" if self.line else self.name
 
 
@@ -169,7 +168,7 @@ def _split(problem: str) -> ProblemFields:
 
 
 def _column(line: bytes, message: str) -> int | None:
-    """Where the value stands that the message quotes, or else its first word, if it stands there once."""
+    """Where the value is that the message quotes, or else its first word, if it is there once."""
     quoted = re.search(r'"([^"]+)"', message)
     word = quoted[1] if quoted else message.split(" ", 1)[0]
     text = line[:_LONGEST].decode("utf-8", "replace")

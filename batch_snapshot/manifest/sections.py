@@ -27,7 +27,8 @@ _SECRETS = re.compile(
     re.IGNORECASE,
 )
 
-#: What pairs get by the keys of `keys.CONTEXT`; an empty value was reported: rows that need it are not.
+#: The defaults of pairs by the keys of `keys.CONTEXT`. An empty value was reported already, so rows that
+#: need it are not reported again.
 Defaults: TypeAlias = dict[str, str]
 
 #: Key of a pair → the name of its column; None: the file does not hold the key, whatever its columns.
@@ -111,7 +112,7 @@ def _quota(section: Fields, where: str, report: Report) -> Quota:
 def check_account(
     section: Fields, values: Mapping[str, str], accounts: Mapping[str, Account], report: Report
 ) -> None:
-    """Report an account that is not declared; nothing is where the accounts could not be read."""
+    """Report an account that is not declared, unless the accounts could not be read."""
     account = values.get("account")
     if not account or account in accounts or not accounts:
         return

@@ -59,7 +59,7 @@ class Fields(NamedTuple):
     lines: Mapping[str, int] = MappingProxyType({})
 
     def get(self, key: str) -> "Node | None":
-        """What stands under a key; None: there is no value, so that none is invalid."""
+        """The node under a key; None if there is no value, so that none is invalid."""
         node = self.nodes.get(key)
         return None if type(node) is Scalar and node.absent else node
 

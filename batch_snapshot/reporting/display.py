@@ -86,7 +86,7 @@ class DisplayPart:
 
     @property
     def counted(self) -> bool:
-        """Whether what it is allowed counts: it can call now, or did in the last seconds."""
+        """Whether its allowed rate counts: it can call now, or did in the last seconds."""
         return bool(self.rate) or (self.stopped is None and not self.waiting)
 
 
@@ -140,7 +140,7 @@ class Frame:
 
     @property
     def allowed(self) -> float | None:
-        """Calls a second that are allowed, over those accounts that `rate` may have calls of."""
+        """Allowed calls a second of all accounts that can call now, or did in the last seconds."""
         rates = [part.allowed for part in self.parts if part.counted]
         return None if not rates or None in rates else sum(rate for rate in rates if rate is not None)
 

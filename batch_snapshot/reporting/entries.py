@@ -73,7 +73,7 @@ def _intended(row: Row, token: str, past: RowState) -> ReportEntry:
 
 
 def _result_entry(result: Result) -> ReportEntry:
-    # What is empty in the line is as if it were not there.
+    # An empty value in the line is ignored.
     given = {name: value for name in ReportEntry._fields[2:12] if (value := getattr(result, name))}
     if error := result.error:
         # Another version may have written what this one takes for a secret.

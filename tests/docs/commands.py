@@ -18,7 +18,7 @@ _HEAD = f"""\
 # Commands
 
 This page is made from the help texts. `{PROG} COMMAND --help` shows the common options of a command in the
-terminal, `{PROG} COMMAND --help-all` every one.
+terminal, `{PROG} COMMAND --help-all` shows all of them.
 
 Each option can also come from an environment variable: `BATCH_SNAPSHOT_RUN_RATE=5` stands for
 `run --rate 5`, and `BATCH_SNAPSHOT_RUN_WAIT=1` for `run --wait`. The command line wins over the environment.
