@@ -1,6 +1,7 @@
 """Text that people see or programs exchange: sanitised, shortened, with units. Pure."""
 
 import re
+import shlex
 import textwrap
 from datetime import UTC, datetime, timedelta
 
@@ -96,6 +97,11 @@ def wrapped(text: str, width: int, begin: str = "") -> str:
 
 
 # -- numbers, durations and times -----------------------------------------------------------------------
+
+
+def shell_argument(path: object) -> str:
+    """A path as a word of a command line that is not mistaken for a flag."""
+    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
 
 
 def plural(number: int, noun: str) -> str:

@@ -1,7 +1,6 @@
 """`init`: a manifest to start from."""
 
 import re
-import shlex
 from pathlib import Path
 
 import click
@@ -9,6 +8,7 @@ import click
 from batch_snapshot import files
 from batch_snapshot.cli import options, params, terminal
 from batch_snapshot.errors import InputError
+from batch_snapshot.text import shell_argument
 
 
 @options.command("""
@@ -40,5 +40,5 @@ def init_command(file: Path | None, name: str | None, pairs: Path | None) -> Non
         click.echo(text, nl=False)
         return
     files.write_new(file, text, "name another file")
-    word = shlex.quote(str(file))
-    terminal.log(f"{file}: written; try it without AWS: batch-snapshot run {word} --simulate")
+    trial = f"batch-snapshot run {shell_argument(file)} --simulate"
+    terminal.log(f"{file}: written; try it without AWS: {trial}")

@@ -4,7 +4,6 @@ A function raises `click.BadParameter` where the flag's usage helps, and else `I
 """
 
 import re
-import shlex
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -145,7 +144,7 @@ def _refuse_ledger(path: Path, begin: bytes) -> None:
     if re.match(rb'\s*{\s*"type"\s*:\s*"run"', begin):
         raise InputError(
             f"{path}: is a ledger, not a manifest: name the manifest, or send the ledger's failed rows "
-            f"again with `batch-snapshot retry {shlex.quote(str(path))}`"
+            f"again with `batch-snapshot retry {text.shell_argument(path)}`"
         )
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
@@ -21,7 +20,7 @@ from batch_snapshot.errors import (
 )
 from batch_snapshot.ledger import locks
 from batch_snapshot.models import Row
-from batch_snapshot.text import timestamp
+from batch_snapshot.text import shell_argument, timestamp
 
 HEAD = b'{"type":"snapshot",'
 
@@ -182,7 +181,7 @@ def _refuse_unless_torn(path: Path, number: int, raw: bytes) -> None:
     if raw.startswith(b'{"type":"run"'):
         raise InputError(
             f"{path}: is a ledger, not an export; name another file, such as one that "
-            f"`batch-snapshot export {shlex.quote(str(path))} --output snapshots.ndjson` writes"
+            f"`batch-snapshot export {shell_argument(path)} --output snapshots.ndjson` writes"
         )
     raise InputError(
         f"{path}:{number}: is not a line of an NDJSON export; name another file, or remove this one to fetch "

@@ -7,7 +7,6 @@ object each, on a line. A command is in the ledger before it takes effect.
 import errno
 import json
 import os
-import shlex
 import socket
 import stat
 import struct
@@ -30,7 +29,7 @@ from batch_snapshot.errors import InputError, file_errors
 from batch_snapshot.jobs.recorder import Recorder
 from batch_snapshot.ledger import locks, reader
 from batch_snapshot.models import LARGEST_CONCURRENCY
-from batch_snapshot.text import plural
+from batch_snapshot.text import plural, shell_argument
 
 #: Called with each command that took effect, as a sentence and its facts by name.
 Notify = Callable[[str, Mapping[str, Any]], None]
@@ -219,9 +218,9 @@ def send(ledger: Path, state_dir: Path | None, command: Command) -> str:
             why = "no run is writing it, so there is nothing to control; run or retry it first"
         raise InputError(f"{ledger}: {why}") from None
     except (OSError, ValueError) as error:
-        word = shlex.quote(str(ledger))
         why = (isinstance(error, OSError) and error.strerror) or "the run ended, or does not answer"
-        raise InputError(f"{ledger}: {why}; to see its state: batch-snapshot status {word}") from None
+        see = f"to see its state: batch-snapshot status {shell_argument(ledger)}"
+        raise InputError(f"{ledger}: {why}; {see}") from None
     if "done" not in answer:
         raise InputError(f"{ledger}: {answer.get('refused')}")
     return str(answer["done"])

@@ -6,7 +6,6 @@ leaves: readers skip them, and what they have torn.
 
 import os
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -18,7 +17,7 @@ from batch_snapshot.errors import SAME_COMMAND, DamagedError, LedgerError
 from batch_snapshot.ledger import records
 from batch_snapshot.ledger.history import History, fold
 from batch_snapshot.ledger.records import End, Header, Intent, Line, Result, named_rows
-from batch_snapshot.text import plural
+from batch_snapshot.text import plural, shell_argument
 
 #: Bytes that no line of a ledger exceeds: an intent names a few hundred rows.
 LONGEST_LINE = 16 * 1024 * 1024
@@ -111,7 +110,7 @@ def _readable(path: Path, advice: str) -> Iterator[None]:
     except OSError as error:
         out = "fix its permissions" if isinstance(error, PermissionError) else advice
         if path.is_dir():
-            out = f"`batch-snapshot ls {shlex.quote(str(path))}` lists the ledgers in it"
+            out = f"`batch-snapshot ls {shell_argument(path)}` lists the ledgers in it"
         raise LedgerError(f"{path}: cannot be read ({error.strerror}); {out}") from None
 
 
@@ -119,7 +118,7 @@ def with_place(path: Path, number: int, error: LedgerError) -> LedgerError:
     """The error with its place, and for a damaged ledger the command that repairs it."""
     if number == 1 and isinstance(error, DamagedError) and not _has_ledger_line(path):
         return LedgerError(f"{path}: is not a ledger: no line in it is a line of a ledger; name another file")
-    repair = f"batch-snapshot status {shlex.quote(str(path))} --repair"
+    repair = f"batch-snapshot status {shell_argument(path)} --repair"
     more = f"; repair it (the original is kept): {repair}" if isinstance(error, DamagedError) else ""
     return LedgerError(f"{path}:{number}: {error}{more}")
 
@@ -132,10 +131,10 @@ def _has_ledger_line(path: Path) -> bool:
 
 def not_begun(path: Path, then: str = SAME_COMMAND) -> LedgerError:
     """The error for zeros at the beginning: the first line of a ledger is synced before any row is sent."""
-    names = shlex.join(["mv", str(path), f"{path}.original"])
+    move = f"mv {shell_argument(path)} {shell_argument(f'{path}.original')}"
     return LedgerError(
         f"{path}: its first line holds zeros; if the power was cut as it was begun, nothing was sent: move "
-        f"it away with `{names}`, {then}"
+        f"it away with `{move}`, {then}"
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from batch_snapshot.errors import InputError
 from batch_snapshot.manifest import csv_columns, keys, line_files, sections
 from batch_snapshot.manifest.keys import ManifestKey
-from batch_snapshot.manifest.problems import Report, UnreadableError
+from batch_snapshot.manifest.problems import Place, Report, UnreadableError
 from batch_snapshot.manifest.service_model import row_input
 from batch_snapshot.text import escaped
 
@@ -55,7 +55,7 @@ def include_entry(file: Path, folder: Path) -> str:
     except UnreadableError as error:
         columns = _recognised(file) if file.suffix.lower() == ".csv" else None
         if columns is None:
-            raise InputError(f"{shown}:{error.line}: {error.text}") from None
+            raise InputError(f"{Place(0, shown, error.line)}: {error.text}") from None
         # What a CRM calls an account is no account of a manifest.
         columns["account"] = None
         named = ", ".join(f"{key}: {json.dumps(name, ensure_ascii=False)}" for key, name in columns.items())

@@ -12,6 +12,7 @@ from batch_snapshot.config.options import KEPT
 from batch_snapshot.ledger.history import FailureGroup
 from batch_snapshot.ledger.records import Header
 from batch_snapshot.models import AWS, SIMULATOR, Status
+from batch_snapshot.text import shell_argument
 
 #: With it, `run` has another default.
 _LEDGER_VARIABLE = "BATCH_SNAPSHOT_RUN_LEDGER"
@@ -30,17 +31,17 @@ def retry_command(ledger: str, settings: Mapping[str, Any], only: str = "") -> s
     simulated = settings.get("simulate") or settings.get("simulator_state")
     state = _simulator(settings, ledger) if simulated else ""
     kept = flags_of(settings, "state_dir", "engine", "scheduler")
-    return f"batch-snapshot retry {_argument(ledger)}{only}{state}{kept}"
+    return f"batch-snapshot retry {shell_argument(ledger)}{only}{state}{kept}"
 
 
 def report_command(ledger: str) -> str:
     page = ledger.removesuffix(".ndjson") + ".html"
-    return f"batch-snapshot report {_argument(ledger)} --html {shlex.quote(page)}"
+    return f"batch-snapshot report {shell_argument(ledger)} --html {shlex.quote(page)}"
 
 
 def resume_command(ledger: str) -> str:
     """The command line that continues a paused run."""
-    return f"batch-snapshot control {_argument(ledger)} resume"
+    return f"batch-snapshot control {shell_argument(ledger)} resume"
 
 
 def flags_of(settings: Mapping[str, Any], *names: str) -> str:
@@ -66,7 +67,7 @@ def run_command(header: Header, ledger: str, *names: str) -> str:
     where = given.get(endpoint, f" --endpoint-url {shlex.quote(endpoint)}")
     kept = flags_of(settings, *KEPT, "engine", "scheduler", *names)
     path = _near(header.manifest or "MANIFEST", ledger)
-    return f"batch-snapshot run {_argument(path)}{into}{where}{kept}"
+    return f"batch-snapshot run {shell_argument(path)}{into}{where}{kept}"
 
 
 def _near(path: str, ledger: str) -> str:
@@ -79,11 +80,6 @@ def _simulator(settings: Mapping[str, Any], ledger: str) -> str:
     given = f"={shlex.quote(str(settings['simulate']))}" if settings.get("simulate") else ""
     path = settings.get("simulator_state")
     return f" --simulate{given}" + (f" --state {shlex.quote(_near(str(path), ledger))}" if path else "")
-
-
-def _argument(path: str) -> str:
-    """A path as a word of a command line that is not mistaken for a flag."""
-    return shlex.quote(f"./{path}" if path.startswith("-") else path)
 
 
 def pinned(command: str | None, ledger: str) -> str | None:

@@ -242,6 +242,7 @@ WRONG = [
     ("init new.yaml --from columns.csv", "columns.csv:1: column engagement is missing in the header"),
     ("init new.yaml --from pairs.txt", "pairs.txt: name a .csv or .ndjson file; a .yaml or .json file"),
     ("init ledgers/new.yaml --from pairs.txt", "move it into the folder ledgers"),
+    ("init new.yaml --from empty.csv", "error: empty.csv: is empty: it needs a header"),
     ("init new.csv", "new.csv: a manifest is YAML"),
     ("init new.yaml --name 'a b'", '--name: name "a b" does not match'),
     ("init absent/new.yaml", "create its folder"),
@@ -269,7 +270,13 @@ def layout(tmp_path_factory) -> Path:
     """Manifests, ledgers, an export, and files that are none of these."""
     folder: Path = tmp_path_factory.mktemp("layout")
     csv = "engagement,resource\n" + "".join(f"eng-{n:014d},O{n}\n" for n in range(1, 13))
-    texts = {"empty.ndjson": "", "ledgers/backfill.ndjson": "", "columns.csv": "a,b\n1,2\n", "pairs.txt": csv}
+    texts = {
+        "empty.ndjson": "",
+        "empty.csv": "",
+        "ledgers/backfill.ndjson": "",
+        "columns.csv": "a,b\n1,2\n",
+        "pairs.txt": csv,
+    }
     lines = "".join(f'{{"engagement":"eng-{n:014d}","resource":"O{n}"}}\n' for n in range(1, 13))
     texts |= {"events.ndjson": '{"type":"event"}\n' * 2, "text.ndjson": "mine, without an end"}
     (folder / "ledgers").mkdir()

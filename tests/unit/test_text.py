@@ -16,6 +16,11 @@ def test_escapes_leave_nothing_that_drives_a_terminal():
     assert text.encodable("a\ud800") == r"a\ud800"
 
 
+@pytest.mark.parametrize(("path", "word"), [("a b", "'a b'"), ("-h.yaml", "./-h.yaml"), ("-a b", "'./-a b'")])
+def test_a_path_in_a_command_is_one_word_and_no_flag(path, word):
+    assert text.shell_argument(path) == word
+
+
 def test_long_texts_keep_their_beginning_or_both_ends():
     assert text.truncated("abcdef", 6) == "abcdef"
     assert text.truncated("abcdef", 5) == "abcd…"
