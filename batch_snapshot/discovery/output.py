@@ -122,8 +122,7 @@ def as_text(found: Discovery, *, updated: bool) -> str:
         pairs = plural(counts.active_jobs, "pair")
         lines.append(f"  {'active jobs':<13} {pairs:>15} that AWS's own jobs take care of")
     lines += [f"not covered   {text}" for text in _not_covered(found)]
-    return "
-".join([*lines, found.calls_as_text()])
+    return "\n".join([*lines, found.calls_as_text()])
 
 
 def _not_covered(found: Discovery) -> list[str]:
