@@ -90,8 +90,7 @@ class Engine(RunState):
         try:
             with self._scope:
                 async with anyio.create_task_group() as timer:
-                    if self._settings.max_duration is not None:
-                        timer.start_soon(self.stop_after, self._settings.max_duration)
+                    timer.start_soon(self.stop_in_time)
                     async with anyio.create_task_group() as workers:
                         for account in self.accounts.values():
                             workers.start_soon(self._serve, account, workers)

@@ -46,6 +46,7 @@ class RunState:
         #: Seconds that all pauses took which have ended.
         self.slept = 0.0
         self._resumed = Signal()
+        self._ends_at: float | None = None
         #: Around all calls: its deadline drops those in flight.
         self._scope = anyio.CancelScope()
 
@@ -115,9 +116,12 @@ class RunState:
         self.call_log_error = self.call_log_error or error
         self.request_stop(Stop(StopKind.STOPPED, str(error)))
 
-    async def stop_after(self, seconds: float) -> None:
-        await anyio.sleep(seconds)
-        self.request_stop(Stop(StopKind.DEFERRED, f"--max-duration is over ({seconds:g} s)"))
+    async def stop_in_time(self) -> None:
+        """Stop the run when `max_duration` is over, counted from the first call of this method."""
+        if (longest := self._settings.max_duration) is not None:
+            self._ends_at = self._ends_at or anyio.current_time() + longest
+            await anyio.sleep_until(self._ends_at)
+            self.request_stop(Stop(StopKind.DEFERRED, f"--max-duration is over ({longest:g} s)"))
 
     def record(self, outcome: Outcome) -> None:
         """Record an outcome before anything else happens, and count it.

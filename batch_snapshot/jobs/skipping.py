@@ -233,6 +233,7 @@ async def skip_rows(engine: RunState, chosen: SkipFilter) -> Counter[str]:
         scope.cancel()
 
     async with anyio.create_task_group() as tasks:
+        tasks.start_soon(engine.stop_in_time)
         tasks.start_soon(cancel_when_stopped, tasks.cancel_scope)
         try:
             await chosen.choose()

@@ -22,6 +22,7 @@ from batch_snapshot.ledger.records import End, IntendedRow, Intent, Record, Skip
 from batch_snapshot.ledger.snapshot_index import SnapshotIndex
 from batch_snapshot.models import Row, Skip, client_token
 from tests.support import strategies
+from tests.support.engine_world import World, requests
 from tests.support.strategies import POOL, RUN_ID, START, header, histories, lines_of, numbered, patient
 from tests.support.virtual_time import in_virtual_time
 
@@ -83,6 +84,9 @@ class Stopped:
     def request_stop(self, stop: Stop) -> None:
         self.stop = stop
 
+    async def stop_in_time(self) -> None:
+        """There is no time limit."""
+
 
 class Choosing:
     """Leaves out no row."""
@@ -111,6 +115,21 @@ def test_skipping_is_cancelled_by_a_signal():
 
     chosen: Any = Choosing(choose)
     assert not in_virtual_time(lambda: skipping.skip_rows(engine, chosen))
+
+
+@pytest.mark.parametrize(("seconds", "sent"), [(60.0, 0), (20.0, 10)])
+def test_the_time_of_a_run_counts_from_the_first_look_at_what_changed(seconds, sent):
+    chosen: Any = Choosing(lambda: anyio.sleep(seconds))
+
+    async def run() -> World:
+        world = World(rate=1, max_duration=30.0)
+        assert not await skipping.skip_rows(world.engine, chosen)
+        await world.run(requests(100))
+        return world
+
+    world = in_virtual_time(run)
+    assert world.ending() == Stop(StopKind.DEFERRED, "--max-duration is over (30 s)")
+    assert len(world.sent) == pytest.approx(sent, abs=1)
 
 
 class Place:
