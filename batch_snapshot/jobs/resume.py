@@ -88,6 +88,8 @@ class UnfinishedLedger(NamedTuple):
     path: Path
     head: Header
     end: End | None
+    #: As in `reader.LedgerEnd`.
+    outcome: str | None
     #: Whether its run was deferred: the same command resumes it, however old it is.
     deferred: bool
     #: Whether its run began recently enough that the same command resumes it.
@@ -103,7 +105,7 @@ def unfinished_ledger(path: Path, now: datetime, within: float = RESUME_WITHIN) 
     if found.end is not None and found.end.settled:
         return None
     young = (now - head.started_at).total_seconds() <= within
-    return UnfinishedLedger(path, head, found.end, found.deferred, young)
+    return UnfinishedLedger(path, head, found.end, found.outcome, found.deferred, young)
 
 
 def resumable(path: Path, now: datetime, within: float = RESUME_WITHIN) -> bool:
@@ -135,11 +137,11 @@ def _abandoned_warnings(ledgers: Sequence[UnfinishedLedger]) -> list[str]:
     old = [
         one
         for one in ledgers
-        if one.end is None or (one.end.counts.get("unattempted") and one.end.outcome != "completed")
+        if one.end is None or (one.end.counts.get("unattempted") and one.outcome != "completed")
     ]
     texts = []
-    for path, head, end, *_ in old[:NAMED_LEDGERS]:
-        how = f"was {end.outcome}" if end else "crashed"
+    for path, head, end, outcome, *_ in old[:NAMED_LEDGERS]:
+        how = f"was {outcome}" if end and outcome else "crashed"
         rows = plural(end.counts.get("unattempted", 0), "row") if end else _rows_left(path)
         command = next_steps.run_command(head, str(path), "accounts")
         texts.append(

@@ -228,20 +228,25 @@ class LedgerEnd(NamedTuple):
     end: End | None
     #: Whether the rest was put off until a quota window opens or the command is run again.
     deferred: bool
+    #: How the rest was left, which a retry that completes does not change; None: the run crashed.
+    outcome: str | None
 
 
 def ending(path: Path) -> LedgerEnd:
     """How the ledger at `path` ends. Where its last line says it, no other is read."""
     last = last_end(path)
     if last and (last.settled or last.outcome in {"deferred", "stopped"}):
-        return LedgerEnd(last, not last.settled and last.outcome == "deferred")
-    end, header, deferred = None, None, None
+        return LedgerEnd(last, not last.settled and last.outcome == "deferred", last.outcome)
+    end, header, deferred, outcome = None, None, None, None
     for line in lines(path, kinds=["run", "end"]):
         if isinstance(line.record, Header):
             end, header = None, line.record
+            outcome = outcome if header.command == "retry" else None
         elif isinstance(line.record, End):
             end, deferred = line.record, _deferred_accounts(line.record, header, deferred)
-    return LedgerEnd(end, deferred=deferred is not None)
+            if end.outcome != "completed" or (header and header.command == "run"):
+                outcome = end.outcome
+    return LedgerEnd(end, deferred is not None, outcome)
 
 
 def _deferred_accounts(

@@ -199,6 +199,20 @@ def test_a_ledger_is_finished_when_its_deferred_accounts_are(deferred, completed
     assert resume.resumable(ledger.write(path), DAY + timedelta(days=2)) is resumes
 
 
+@pytest.mark.parametrize("crashed", [False, True])
+@pytest.mark.parametrize(("outcome", "how"), [(None, "crashed"), ("interrupted", "was interrupted")])
+def test_rows_that_an_old_night_left_are_named_after_a_retry_of_it_too(outcome, how, crashed):
+    """The retry that begins the next night completes, and leaves unattempted rows as they are."""
+    ledger = LedgerBuilder(rows=3, name="trial", began=DAY, counts={"unattempted": 3}).begin()
+    ledger = ledger.end(outcome) if outcome else ledger
+    ledger = ledger.begin("retry") if crashed else ledger
+    path = ledger_of(1)
+    path.parent.mkdir()
+    ledger.begin("retry").end("completed").write(path)
+    [warning] = resume.choose_ledger("trial", Options(ledger=PATTERN), DAY + timedelta(days=1))[2]
+    assert warning.startswith(f"{path}: that run {how} and left 3 rows unattempted")
+
+
 def test_a_finished_ledger_is_recognised_by_its_last_line_alone():
     path = ledger_of(1)
     path.parent.mkdir()
