@@ -270,7 +270,7 @@ class LedgerView:
                 self._watch, self._file, self._invocations = LedgerWatch(self._path), found, 0
             self._watch.refresh()
             if self._invocations != (number := len(self._watch.stats.invocations)):
-                self._invocations, self._rows = number, _rows_of_accounts(self._watch.header)
+                self._invocations, self._rows = number, _rows_of_accounts(self._watch)
             data = self._data()
             return title(data), sections(data, utc_now())
         except (BatchSnapshotError, OSError) as error:
@@ -306,11 +306,11 @@ def message(page: str, text: str) -> View:
     return page, parts | {"header": html.template("message.html").render(title=page, text=redacted(text))}
 
 
-def _rows_of_accounts(header: Header) -> Mapping[str, int]:
+def _rows_of_accounts(watch: LedgerWatch) -> Mapping[str, int]:
     """How many rows of each account the run has, by its manifest; empty: not known."""
     with suppress(BatchSnapshotError):
-        rows = Counter(row.account for row in manifest.rows(report.manifest_of(header)))
-        return rows if rows.total() == header.rows and header.command == "run" else {}
+        rows = Counter(row.account for row in manifest.rows(report.manifest_of(watch)))
+        return rows if rows.total() == watch.header.rows and watch.header.command == "run" else {}
     return {}
 
 

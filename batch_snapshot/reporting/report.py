@@ -8,14 +8,13 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from batch_snapshot import manifest
+from batch_snapshot import manifest, paths
 from batch_snapshot.engine.limits import AccountForecast
 from batch_snapshot.errors import InputError, ManifestError, file_errors
 from batch_snapshot.files import atomic_write_text, make_folder, resolved
 from batch_snapshot.ledger import reader
 from batch_snapshot.ledger.diff import Difference
 from batch_snapshot.ledger.history import FailureGroup
-from batch_snapshot.ledger.records import Header
 from batch_snapshot.manifest import Manifest
 from batch_snapshot.reporting import entries
 from batch_snapshot.reporting.display import Frame
@@ -73,10 +72,12 @@ class ReportData:
         past = self.watch.stats.history
         # What a run has written since would name rows a second time: `settled` takes known lines only.
         named = settled(reader.lines(self.watch.path), past, self.watch.stats.repeated)
-        if self.manifest is None:
+        if (listed := self.manifest) is None:
             return named
+        # A row that was named and not sent, and is no longer listed, is no row of the ledger any more.
+        named = (one for one in named if one.status != UNATTEMPTED or one.row.key in listed.keys)
         known = set().union(past.succeeded, past.unfinished, *past.skipped.values())
-        rest = (ReportEntry(row, UNATTEMPTED) for row in manifest.rows(self.manifest) if row.key not in known)
+        rest = (ReportEntry(row, UNATTEMPTED) for row in manifest.rows(listed) if row.key not in known)
         return chain(named, rest)
 
 
@@ -96,7 +97,7 @@ def load(path: Path, manifest_path: Path | None = None) -> ReportData:
 
 def _load_manifest(data: ReportData, named: Path | None) -> Manifest | None:
     try:
-        found = manifest_of(data.watch.header, named)
+        found = manifest_of(data.watch, named)
     except ManifestError as error:
         if named is not None:
             raise
@@ -114,12 +115,14 @@ def _load_manifest(data: ReportData, named: Path | None) -> Manifest | None:
     return found
 
 
-def manifest_of(header: Header, named: Path | None = None) -> Manifest:
+def manifest_of(watch: LedgerWatch, named: Path | None = None) -> Manifest:
+    header, first = watch.header, watch.stats.history.first
     if named is None and header.manifest is None:
         raise ManifestError(["the ledger does not say which one"])
     path = named or Path(header.manifest or "")
     options = manifest.LoadOptions(header.settings.get("name"), header.settings.get("catalog"))
-    found = manifest.load(path, options=options)
+    searched = first is not None and first.discovered_sha256 is not None
+    found = manifest.load(path, paths.discovered_file(watch.path) if searched else None, options)
     if found.name != header.name:
         problem = f"{path}: is manifest {found.name!r}, but the ledger belongs to {header.name!r}"
         raise InputError(problem) if named else ManifestError([problem])

@@ -1,14 +1,16 @@
 """Reports: their notes, refusals and files."""
 
+import json
+
 import pytest
 
-from batch_snapshot import paths
+from batch_snapshot import manifest, paths
 from batch_snapshot.errors import InputError, LedgerError, ManifestError
 from batch_snapshot.ledger import locks
 from batch_snapshot.models import Status
 from batch_snapshot.reporting import page as report_page
 from batch_snapshot.reporting import report
-from tests.support.ledgers import LedgerBuilder
+from tests.support.ledgers import LedgerBuilder, row
 from tests.support.processes import pairs, write_manifest
 from tests.support.reports import NOW, A, B, written
 
@@ -23,6 +25,32 @@ def test_note_counts_rows_that_only_a_missing_manifest_names(tmp_path):
     assert "gone.yaml" in note
     assert "--manifest" in note
     assert [line["resource"] for line in found["unprocessed"]] == ["O2"], "the ledger alone names it"
+
+
+def test_a_row_that_was_named_and_never_sent_counts_only_while_the_manifest_lists_it(tmp_path):
+    listed = write_manifest(tmp_path / "trial.yaml", pairs(3), name="nightly")
+    first, second, third = manifest.rows(manifest.load(listed))
+    ledger = LedgerBuilder(3, manifest=str(listed)).begin().intend(first, second, third).result(first).end()
+    _, found = written(tmp_path, ledger)
+    assert [line["resource"] for line in found["unprocessed"]] == [second.resource, third.resource]
+    write_manifest(tmp_path / "trial.yaml", pairs(2), name="nightly")
+    _, found = written(tmp_path, ledger)
+    assert [line["resource"] for line in found["unprocessed"]] == [second.resource]
+
+
+def test_discovered_rows_that_were_never_taken_up_are_listed(tmp_path):
+    listed = tmp_path / "trial.yaml"
+    listed.write_text("version: 1\nname: nightly\ndefaults: {catalog: Sandbox}\ndiscover: [{}]\n", "utf-8")
+    rows = [row(number, "default") for number in range(1, 4)]
+    discovered = paths.discovered_file(tmp_path / "l.ndjson")
+    discovered.write_text("".join(json.dumps(each._asdict()) + "\n" for each in rows), "utf-8")
+    known = manifest.load(listed, discovered)
+    found_then = {"manifest_sha256": known.sha256, "discovered_sha256": known.found_sha256}
+    ledger = LedgerBuilder(3, manifest=str(listed)).begin(**found_then).intend(*rows[:1]).result(rows[0])
+    ledger.end("deferred").begin("retry", manifest_sha256=known.sha256).end()
+    data, found = written(tmp_path, ledger)
+    assert [line["resource"] for line in found["unprocessed"]] == ["O2", "O3"]
+    assert data.notes == []
 
 
 def test_complete_report_has_no_notes(tmp_path):
