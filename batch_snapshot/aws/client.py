@@ -7,6 +7,7 @@ raises becomes an `ApiError` here.
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -28,6 +29,7 @@ from batch_snapshot.aws.fast_call import FastCall
 from batch_snapshot.aws.http import Transport, transport_of
 from batch_snapshot.aws.signing import Signer, signed_by
 from batch_snapshot.aws.target import Target
+from batch_snapshot.clock import seconds_since_boot
 from batch_snapshot.failures import error_codes, retry
 from batch_snapshot.failures.advice import credentials_advice, role_advice
 from batch_snapshot.models import (
@@ -64,8 +66,8 @@ class _AccountClient:
     credentials: Any
     #: By operation; an operation without one is called as botocore does.
     fast_calls: Mapping[str, FastCall] = field(default_factory=dict)
-    #: The service's clock less ours, by the last answer; None: there is none yet.
-    skew: timedelta | None = None
+    #: The last answer's Date, and when it came, in steady seconds; None: there is none yet.
+    dated: tuple[datetime, float] | None = None
 
 
 class Clients:
@@ -73,9 +75,10 @@ class Clients:
 
     Every method raises an `ApiError` where a call fails, or where there are no credentials to sign with.
 
-    More `accounts` may be added. The skew is measured against the clock `now`. `rng` draws the jitter between
-    two tries to get credentials. `allowed` is called before a call is signed: if it raises, the call is not
-    made. `creates` are the operations that carry rows out, chosen by a row's resource type.
+    More `accounts` may be added. The skew is measured against the clock `now`, which may be set meanwhile, by
+    steady seconds (`elapsed`). `rng` draws the jitter between two tries to get credentials. `allowed` is
+    called before a call is signed: if it raises, the call is not made. `creates` are the operations that
+    carry rows out, chosen by a row's resource type.
     """
 
     def __init__(
@@ -87,10 +90,12 @@ class Clients:
         *,
         allowed: Callable[[], None] | None = None,
         creates: Sequence[CreateOperation] = CREATES,
+        elapsed: Callable[[], float] = seconds_since_boot,
     ) -> None:
         self._accounts = accounts
         self._target = target
         self._now = now
+        self._elapsed = elapsed
         self._allowed = allowed
         self._creates = creates
         self._sessions = Sessions(
@@ -151,7 +156,14 @@ class Clients:
     def clock_skew(self, account: str) -> float | None:
         """The service's clock less ours in seconds, by the account's last answer; None: there is none yet."""
         client = self._clients.get(account)
-        return None if client is None or client.skew is None else client.skew.total_seconds()
+        return self._skew(client).total_seconds() if client and client.dated else None
+
+    def _skew(self, client: _AccountClient) -> timedelta:
+        """The service's clock less ours, which may have been set since the last answer; 0: not known yet."""
+        if client.dated is None:
+            return timedelta()
+        date, came = client.dated
+        return date + timedelta(seconds=self._elapsed() - came) - self._now()
 
     async def identify(self, account: str) -> str:
         """Name whose quotas the account spends (see `quota_owner`), and check that it can sign."""
@@ -208,7 +220,7 @@ class Clients:
         client, credentials = await self._signing(account)
         if self._allowed is not None:
             self._allowed()
-        skew_before = client.skew or timedelta()
+        skew_before = self._skew(client)
         # Nothing is added to our clock to sign while the service accepts it as it is.
         at = self._now() + skew_before if abs(skew_before) > TOLERATED_SKEW else None
         try:
@@ -220,14 +232,14 @@ class Clients:
                         answer = await getattr(client.client, xform_name(operation))(**parameters)
         except Exception as error:
             if isinstance(error, ClientError):
-                client.skew = self._skew_of(error.response, client.skew)
+                self._note_date(client, error.response)
             failure = answers.failure(error, self._sessions.scrubber(account))
-            learned = abs((client.skew or timedelta()) - skew_before)
+            learned = abs(self._skew(client) - skew_before)
             if error_codes.is_clock_error(failure) and learned > TOLERATED_SKEW:
                 # The service's time is known only now: the next try is signed by it.
                 failure = replace(failure, verdict=Verdict.RETRY, kind=ErrorKind.TRANSIENT)
             raise ApiError(self._with_advice(account, failure)) from error
-        client.skew = self._skew_of(answer, client.skew)
+        self._note_date(client, answer)
         return answer
 
     async def _signing(self, account: str) -> tuple[_AccountClient, Any]:
@@ -260,14 +272,11 @@ class Clients:
         provider = provider or self._sessions.provider(settings)
         return _with_hint(failure, credentials_advice(failure.code, settings.profile, provider))
 
-    def _skew_of(self, answer: Mapping[str, Any], known: timedelta | None) -> timedelta | None:
-        """The service's clock less ours, by the answer's Date; without one, what was known."""
-        try:
+    def _note_date(self, client: _AccountClient, answer: Mapping[str, Any]) -> None:
+        with suppress(KeyError, TypeError, ValueError):
             date = _date(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
-        except (KeyError, TypeError, ValueError):
-            return known
-        skew = date - self._now()
-        return skew if abs(skew.total_seconds()) < LARGEST_SKEW else known
+            if abs(date - self._now()).total_seconds() < LARGEST_SKEW:
+                client.dated = date, self._elapsed()
 
     async def _account_client(self, account: str) -> _AccountClient:
         async with self._opening[account]:

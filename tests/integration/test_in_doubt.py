@@ -310,6 +310,34 @@ async def test_a_clock_that_is_set_between_two_runs_makes_nothing_twice_and_lose
         assert {line["revision"] for line in results(it.ledger).values()} == {2}
 
 
+@pytest.mark.parametrize("error", [7200.0, -7200.0])
+@pytest.mark.parametrize("kind", ["internal-after", "internal"])
+async def test_a_clock_that_is_set_during_a_run_makes_nothing_twice_and_loses_nothing(error, kind):
+    """It is set by two hours between the answer about the first row and the tries of the second."""
+    off = 0.0
+
+    def set_clock(_: Outcome) -> None:
+        nonlocal off
+        off = error
+
+    faults = Faults(plan=lambda _, row: kind if off and row["ResourceIdentifier"] == "O2" else None)
+    async with trial(2, forget_after=60.0, faults=faults) as it:
+        other = it._replace(ledger=Path("ledgers/other.ndjson"))
+        it.clock.ahead = -120.0
+        assert (await other.run()).exit_code == 0
+        it.clock.ahead = 0.0
+        hooks = batch_snapshot.Hooks(
+            rng=Hasty(7), now=lambda: it.clock.now() + timedelta(seconds=off), outcome=set_clock
+        )
+        doubtful = it._options({"max_attempts": 2, "concurrency": 1})
+        assert (await batch_snapshot.run(it.manifest, doubtful, hooks)).counts == (1, 0, 1, 0)
+        off = 0.0
+        assert (await it.run(pass_by=61.0, token_ttl=0.0)).exit_code == 0
+        assert len(it.simulator.snapshots) == 4, "two of another run, and one a row"
+        assert it.reconciled == (kind == "internal-after")
+        assert {line["revision"] for line in results(it.ledger).values()} == {2}
+
+
 async def test_where_nobody_knows_by_how_much_the_clock_was_off_a_found_snapshot_settles_nothing():
     faults = Faults(plan=lambda ordinal, _: "internal" if 1 <= ordinal < 2 else None)
     async with trial(1, forget_after=1.0, faults=faults, clock_offset=-3600.0) as it:

@@ -237,7 +237,7 @@ class Life:
         )
 
     def _open_callers(self, accounts: Any, target: Any, _: Any, now: Any) -> SimulatedClients:
-        clients = SimulatedClients(accounts, target, now)
+        clients = SimulatedClients(accounts, target, now, elapsed=self.true_now)
         clients.service = self.service
         return clients
 

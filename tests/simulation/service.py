@@ -217,9 +217,9 @@ class SimulatedClients(Clients):
             answer = await self.service.answer(account, operation, parameters)
         except ApiError as error:
             if error.failure.http_status:
-                client.skew = (self.service.clock() + skew).replace(microsecond=0) - self._now()
+                client.dated = (self.service.clock() + skew).replace(microsecond=0), self._elapsed()
             raise
-        client.skew = (self.service.clock() + skew).replace(microsecond=0) - self._now()
+        client.dated = (self.service.clock() + skew).replace(microsecond=0), self._elapsed()
         return answer
 
     async def identify(self, account: str) -> str:
