@@ -17,11 +17,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from batch_snapshot.simulator import KINDS, Faults, SimulatorSettings, run_forever, serve
 from batch_snapshot.simulator.faults import draw
 from batch_snapshot.simulator.quotas import SlidingWindow, Throttle, TokenBucket
+from batch_snapshot.simulator.world import account_of
 from tests.support.processes import Place, until
 from tests.support.service_models import data_path
 from tests.support.simulator_client import CREATE, ENGAGEMENT, KEY, PAIR, Clock, post, service, signed
 
 pytestmark = pytest.mark.asyncio
+
+OTHER_KEY = "AKIAOTHER00000000001"
 
 
 async def refused(call: Awaitable[dict[str, Any]]) -> Any:
@@ -318,7 +321,7 @@ async def test_throttled_calls():
         answer = await refused(api.create("t2"))
         assert answer["Error"]["Code"] == "ThrottlingException"
         assert hint(answer) == "500"
-        await api.create("t2", "AKIAOTHER00000000001")
+        await api.create("t2", OTHER_KEY)
         clock.at += 0.5
         await api.create("t3")
         clock.at += 0.5
@@ -485,98 +488,105 @@ async def test_invalid_fault_plans_are_refused(text, message):
 # -- reads -----------------------------------------------------------------------------------------
 
 SEEDED = SimulatorSettings(engagements=3, opportunities_per_engagement=2)
+WORLD = SimulatorSettings(engagements=3, opportunities_per_engagement=2, invitations=4)
+
+ENGAGEMENTS = [f"eng-{number:014d}" for number in range(1, 7)]
+ARN = "arn:aws:partnercentral:us-east-1::catalog/Sandbox/engagement/eng-00000000000003"
+#: The accounts of the two keys, that of the seeded engagements, and that which sent the invitations.
+OURS, OTHERS, SEEDER, INVITER = map(account_of, (KEY, OTHER_KEY, "seed", "inviter"))
+NEWEST = {"SortBy": "CreatedDate", "SortOrder": "DESCENDING"}
+SINCE, INVITED = {"AfterLastModifiedDate": "2026-01-01T00:00:00Z"}, "OpportunityInvitation"
+LAST_MODIFIED = {"SortBy": "LastModifiedDate", "SortOrder": "DESCENDING"}
+ASSOCIATIONS, SNAPSHOTS = "list_engagement_resource_associations", "list_resource_snapshots"
+INVITATIONS = "list_engagement_invitations"
+TASKS, ACCEPTED = "list_engagement_from_opportunity_tasks", "list_engagement_by_accepting_invitation_tasks"
+OF_ENGAGEMENT = {"EngagementIdentifier": ENGAGEMENT}
+RECEIVED = {"ParticipantType": "RECEIVER"}
+ACCEPTING = [f"engi-{number:013d}" for number in (7, 8, 9)]
+OPPORTUNITIES = [f"O100000{number}" for number in range(1, 10)]
+
+#: A list, what is asked of it, a member of its items, and the values of this in catalog Sandbox.
+LISTS: list[tuple[str, dict[str, Any], str, list[Any]]] = [
+    ("list_engagements", {}, "Id", [*ENGAGEMENTS, ENGAGEMENT]),
+    ("list_engagements", {"Sort": NEWEST}, "Id", [ENGAGEMENT, *ENGAGEMENTS[::-1]]),
+    ("list_engagements", {"EngagementIdentifier": [ARN, ENGAGEMENTS[0]]}, "Id", ENGAGEMENTS[:3:2]),
+    ("list_engagements", {"CreatedBy": [SEEDER]}, "Id", ENGAGEMENTS[:3]),
+    ("list_engagements", {"ExcludeCreatedBy": [SEEDER]}, "CreatedBy", [INVITER] * 3 + [OURS]),
+    # Only pairs that have a snapshot.
+    (ASSOCIATIONS, {}, "ResourceId", ["O0", "O1", "O2"]),
+    (ASSOCIATIONS, {**OF_ENGAGEMENT, "ResourceIdentifier": "O1", "CreatedBy": OURS}, "ResourceId", ["O1"]),
+    (SNAPSHOTS, OF_ENGAGEMENT, "Revision", [1, 1, 1, 2, 1]),
+    (SNAPSHOTS, {**OF_ENGAGEMENT, "ResourceSnapshotTemplateIdentifier": "Other"}, "CreatedBy", [OTHERS]),
+    (SNAPSHOTS, {**OF_ENGAGEMENT, "ResourceIdentifier": "O3"}, "Revision", []),
+    (SNAPSHOTS, {**OF_ENGAGEMENT, "CreatedBy": OTHERS}, "ResourceSnapshotTemplateName", ["Other"]),
+    (TASKS, {}, "OpportunityId", OPPORTUNITIES[:6]),
+    (TASKS, {"OpportunityIdentifier": ["O1000003"]}, "EngagementId", ENGAGEMENTS[1:2]),
+    (TASKS, {"OpportunityIdentifier": ["O1000003"], "TaskStatus": ["FAILED"]}, "EngagementId", []),
+    ("list_resource_snapshot_jobs", {"Status": "Running"}, "Id", [f"job-{n:013d}" for n in (1, 3, 5, 7, 9)]),
+    # Of four invitations two led to an opportunity, one to a lead, and one is pending.
+    (INVITATIONS, RECEIVED, "Status", ["ACCEPTED"] * 3 + ["PENDING"]),
+    (INVITATIONS, {**RECEIVED, "Status": ["ACCEPTED"]}, "PayloadType", [INVITED, INVITED, "LeadInvitation"]),
+    (INVITATIONS, {**RECEIVED, "Status": ["PENDING", "REJECTED"]}, "EngagementId", ["eng-00000000000007"]),
+    (INVITATIONS, {**RECEIVED, "EngagementIdentifier": [ENGAGEMENTS[3]]}, "SenderAwsAccountId", [INVITER]),
+    (INVITATIONS, {**RECEIVED, "SenderAwsAccountId": ["123456789012"]}, "Id", []),
+    (INVITATIONS, {"ParticipantType": "SENDER"}, "Id", []),
+    (ACCEPTED, {}, "OpportunityId", [*OPPORTUNITIES[6:8], None]),
+    (ACCEPTED, {}, "EngagementId", [None] * 3),
+    (ACCEPTED, {"EngagementInvitationIdentifier": ACCEPTING[1:]}, "EngagementInvitationId", ACCEPTING[1:]),
+    ("list_opportunities", {}, "Id", [*OPPORTUNITIES, "O0", "O1", "O2"]),
+    ("list_opportunities", {"LastModifiedDate": SINCE}, "Id", ["O1000002"]),
+]
 
 
-async def test_list_engagements():
-    async with service(SEEDED) as api:
-        await api.create("t1")
-        pages = await api.pages("list_engagements", 3, Catalog="Sandbox")
-        assert [[row["Id"] for row in page] for page in pages] == [
-            ["eng-00000000000001", "eng-00000000000002", "eng-00000000000003"],
-            [ENGAGEMENT],
-        ]
-        newest = {"SortBy": "CreatedDate", "SortOrder": "DESCENDING"}
-        pages = await api.pages("list_engagements", 1, Catalog="AWS", Sort=newest)
-        assert [row["Id"][-1] for page in pages for row in page] == ["3", "2", "1"]
-        by = pages[0][0]["CreatedBy"]
-        for filters, count in [
-            ({"EngagementIdentifier": [pages[0][0]["Arn"], "eng-00000000000001"]}, 2),
-            ({"CreatedBy": [by]}, 3),
-            ({"ExcludeCreatedBy": [by]}, 1),
-        ]:
-            answer = await api.call("list_engagements", Catalog="Sandbox", **filters)
-            assert len(answer["EngagementSummaryList"]) == count, filters
-
-
-async def test_list_associations_knows_only_pairs_with_a_snapshot():
-    async with service(SEEDED) as api:
-        for number in range(5):
+async def test_lists_are_filtered_and_sorted_and_come_in_pages():
+    clock = Clock()
+    async with service(WORLD, now=clock) as api:
+        for number in range(4):
             await api.create(f"t{number}", ResourceIdentifier=f"O{number % 3}")
-        pages = await api.pages("list_engagement_resource_associations", 2, Catalog="Sandbox")
-        assert [[row["ResourceId"] for row in page] for page in pages] == [["O0", "O1"], ["O2"]]
-        assert await api.pages("list_engagement_resource_associations", 2, Catalog="AWS") == [[]]
-        by = pages[0][0]["CreatedBy"]
-        filters = {"EngagementIdentifier": ENGAGEMENT, "ResourceIdentifier": "O1", "CreatedBy": by}
-        pages = await api.pages("list_engagement_resource_associations", 2, Catalog="Sandbox", **filters)
-        assert [[row["ResourceId"] for row in page] for page in pages] == [["O1"]]
+        await api.create("t9", OTHER_KEY, ResourceSnapshotTemplateIdentifier="Other")
+        async with aiohttp.ClientSession() as client:
+            touched = await client.post(f"{api.url}/_simulator/touch", json={"opportunity": "O1000002"})
+            assert (await touched.json())["last_modified"] == "2027-01-15T08:00:00.000Z"
+            assert (await client.post(f"{api.url}/_simulator/touch", json=[])).status == 400
+        for method, asked, member, values in LISTS:
+            pages = await api.pages(method, 2, Catalog="Sandbox", **asked)
+            assert [item.get(member) for page in pages for item in page] == values, (method, asked)
+            assert [len(page) for page in pages[:-1]] == [2] * (len(pages) - 1)
+        sorted_by = await api.pages("list_opportunities", 4, Catalog="AWS", Sort=LAST_MODIFIED)
+        assert (sorted_by[0][0]["Id"], sum(map(len, sorted_by))) == ("O1000002", 9), "the seeded ones alone"
+        assert await api.pages(ASSOCIATIONS, 2, Catalog="AWS") == [[]]
 
 
-async def test_tasks_and_jobs():
-    async with service(SEEDED) as api:
-        pages = await api.pages("list_engagement_from_opportunity_tasks", 4, Catalog="AWS")
-        assert [len(page) for page in pages] == [4, 2]
-        task = pages[0][2]
-        assert (task["EngagementId"], task["OpportunityId"]) == ("eng-00000000000002", "O1000003")
-        job = await api.call(
-            "get_resource_snapshot_job",
-            Catalog="AWS",
-            ResourceSnapshotJobIdentifier=task["ResourceSnapshotJobId"],
-        )
-        assert (job["ResourceId"], job["EngagementId"]) == (task["OpportunityId"], task["EngagementId"])
+JOB = {"Catalog": "Sandbox", "ResourceSnapshotJobIdentifier": "job-0000000000003"}
+
+
+async def test_single_things_are_read_or_not_found():
+    clock = Clock()
+    async with service(SEEDED, now=clock) as api:
+        for number in range(3):
+            clock.at += 1.0004
+            await api.create(f"t{number}")
+        job = await api.call("get_resource_snapshot_job", **JOB)
+        assert (job["ResourceId"], job["EngagementId"]) == ("O1000003", ENGAGEMENTS[1])
         assert (job["ResourceSnapshotTemplateName"], job["Status"]) == ("OpportunitySummaryView", "Running")
-        assert job["CreatedAt"] == task["StartTime"]
-        pages = await api.pages("list_resource_snapshot_jobs", 2, Catalog="AWS", Status="Running")
-        assert [[row["Id"][-1] for row in page] for page in pages] == [["1", "3"], ["5"]]
-        filters: dict[str, Any] = {"OpportunityIdentifier": ["O1000003"], "TaskStatus": ["FAILED"]}
-        assert await api.pages("list_engagement_from_opportunity_tasks", 2, Catalog="AWS", **filters) == [[]]
-        missing = {"Catalog": "AWS", "ResourceSnapshotJobIdentifier": "job-9999999999999"}
-        assert await outcome(api.call("get_resource_snapshot_job", **missing)) == "ResourceNotFoundException"
-
-
-async def test_accepted_invitations():
-    async with service(
-        SimulatorSettings(engagements=1, opportunities_per_engagement=1, invitations=4)
-    ) as api:
-        received = {"Catalog": "AWS", "ParticipantType": "RECEIVER"}
-        [invitations] = await api.pages("list_engagement_invitations", 100, **received)
-        assert [one["Status"] for one in invitations] == ["ACCEPTED"] * 3 + ["PENDING"]
-        assert [one["PayloadType"] for one in invitations] == [
-            "OpportunityInvitation",
-            "OpportunityInvitation",
-            "LeadInvitation",
-            "OpportunityInvitation",
+        [[_, _, task, *_]] = await api.pages(TASKS, 100, Catalog="Sandbox")
+        assert (task["ResourceSnapshotJobId"], task["StartTime"]) == (job["Id"], job["CreatedAt"])
+        api.simulator.touch("O1000002")
+        one = await api.call("get_opportunity", Catalog="AWS", Identifier="O1000002")
+        assert one["LastModifiedDate"].timestamp() == pytest.approx(clock.at, abs=0.001)
+        latest = await api.call("get_resource_snapshot", **PAIR)
+        assert (latest["Revision"], latest["Arn"]) == (3, api.simulator.snapshots[2].arn)
+        assert latest["CreatedAt"].timestamp() == api.simulator.snapshots[2].created_at
+        assert (await api.call("get_resource_snapshot", **PAIR, Revision=2))["Revision"] == 2
+        missing: list[tuple[str, dict[str, Any]]] = [
+            ("get_resource_snapshot_job", {**JOB, "ResourceSnapshotJobIdentifier": "job-9999999999999"}),
+            ("get_opportunity", {"Catalog": "AWS", "Identifier": "O1"}),
+            ("get_resource_snapshot", {**PAIR, "Revision": 4}),
+            ("get_resource_snapshot", {**PAIR, "ResourceIdentifier": "O2"}),
+            ("get_resource_snapshot", {**PAIR, "EngagementIdentifier": "eng-missing0000001"}),
         ]
-        filters: list[tuple[dict[str, Any], int]] = [
-            ({"Status": ["PENDING", "REJECTED"]}, 1),
-            ({"EngagementIdentifier": [invitations[0]["EngagementId"]]}, 1),
-            ({"SenderAwsAccountId": ["123456789012"]}, 0),
-            ({"ParticipantType": "SENDER"}, 0),
-        ]
-        for more, count in filters:
-            [found] = await api.pages("list_engagement_invitations", 100, **{**received, **more})
-            assert len(found) == count, more
-
-        [tasks] = await api.pages("list_engagement_by_accepting_invitation_tasks", 100, Catalog="AWS")
-        assert [one.get("OpportunityId") for one in tasks] == ["O1000002", "O1000003", None]
-        assert not any("EngagementId" in one for one in tasks)
-        ids = [one["Id"] for one in invitations]
-        assert [one["EngagementInvitationId"] for one in tasks] == ids[:3]
-        more = {"Catalog": "AWS", "EngagementInvitationIdentifier": ids[1:]}
-        [found] = await api.pages("list_engagement_by_accepting_invitation_tasks", 100, **more)
-        assert len(found) == 2
-        [listed] = await api.pages("list_engagements", 100, Catalog="AWS")
-        assert [one["Id"][-1] for one in listed] == ["1", "2", "3", "4"]
-        assert listed[0]["CreatedBy"] != listed[1]["CreatedBy"] == invitations[0]["SenderAwsAccountId"]
+        for method, asked in missing:
+            assert await outcome(api.call(method, **asked)) == "ResourceNotFoundException", asked
 
 
 async def test_what_only_a_newer_sdk_knows(monkeypatch):
@@ -619,64 +629,6 @@ async def test_denied_operations():
         assert await outcome(api.call("list_engagements", Catalog="AWS")) == "AccessDeniedException"
         assert await outcome(api.create("t1")) == "AccessDeniedException"
         assert await api.call("list_opportunities", Catalog="AWS")
-
-
-async def test_opportunities():
-    clock = Clock()
-    async with service(SEEDED, now=clock) as api:
-        await api.create("t1")
-        pages = await api.pages("list_opportunities", 4, Catalog="Sandbox")
-        assert [len(page) for page in pages] == [4, 3]
-        assert len((await api.pages("list_opportunities", 100, Catalog="AWS"))[0]) == 6
-        async with aiohttp.ClientSession() as client:
-            touched = await client.post(f"{api.url}/_simulator/touch", json={"opportunity": "O1000002"})
-            assert (await touched.json())["last_modified"] == "2027-01-15T08:00:00.000Z"
-            assert (await client.post(f"{api.url}/_simulator/touch", json=[])).status == 400
-        one = await api.call("get_opportunity", Catalog="AWS", Identifier="O1000002")
-        assert one["LastModifiedDate"].timestamp() == clock.at
-        since = {"AfterLastModifiedDate": "2026-01-01T00:00:00Z"}
-        pages = await api.pages("list_opportunities", 4, Catalog="AWS", LastModifiedDate=since)
-        assert [[row["Id"] for row in page] for page in pages] == [["O1000002"]]
-        newest = {"SortBy": "LastModifiedDate", "SortOrder": "DESCENDING"}
-        pages = await api.pages("list_opportunities", 4, Catalog="AWS", Sort=newest)
-        assert pages[0][0]["Id"] == "O1000002"
-        assert (
-            await outcome(api.call("get_opportunity", Catalog="AWS", Identifier="O1"))
-            == "ResourceNotFoundException"
-        )
-
-
-async def test_snapshots():
-    clock = Clock()
-    async with service(SimulatorSettings(), now=clock) as api:
-        for number in range(3):
-            clock.at += 1.0004
-            await api.create(f"t{number}")
-        await api.create("t9", "AKIAOTHER00000000001", ResourceSnapshotTemplateIdentifier="Other")
-        of = {"Catalog": "Sandbox", "EngagementIdentifier": ENGAGEMENT}
-        pages = await api.pages("list_resource_snapshots", 3, **of)
-        assert [[row["Revision"] for row in page] for page in pages] == [[1, 2, 3], [1]]
-        other = pages[1][0]
-        for filters, count in [
-            ({"ResourceSnapshotTemplateIdentifier": "Other"}, 1),
-            ({"ResourceIdentifier": "O2"}, 0),
-            ({"CreatedBy": other["CreatedBy"]}, 1),
-        ]:
-            answer = await api.call("list_resource_snapshots", **of, **filters)
-            assert len(answer["ResourceSnapshotSummaries"]) == count, filters
-        latest = await api.call("get_resource_snapshot", **PAIR)
-        assert (latest["Revision"], latest["Arn"]) == (3, api.simulator.snapshots[2].arn)
-        assert latest["CreatedAt"].timestamp() == api.simulator.snapshots[2].created_at
-        assert (await api.call("get_resource_snapshot", **PAIR, Revision=2))["Revision"] == 2
-        for changes in (
-            {"Revision": 4},
-            {"ResourceIdentifier": "O2"},
-            {"EngagementIdentifier": "eng-missing0000001"},
-        ):
-            assert (
-                await outcome(api.call("get_resource_snapshot", **{**PAIR, **changes}))
-                == "ResourceNotFoundException"
-            )
 
 
 async def test_reads_lag():
