@@ -28,17 +28,13 @@ def ls_command(folder: Path | None) -> int:
 
     if folder is not None and not folder.exists():
         near = files.nearest(folder, "*/")
-        out = (
-            f"did you mean {near}?"
-            if near
-            else "name the folder of your ledgers; without a name it is ledgers/"
-        )
+        out = f"did you mean {near}?" if near else "name the folder of your ledgers (default: ledgers)"
         raise InputError(f"{folder}: there is no such folder; {out}")
     folder, ledgers = folder or Path("ledgers"), []
     if folder.exists():
         ledgers = list_ledgers(folder)
     else:
-        terminal.warn([f"{folder}: there is no such folder yet; if your ledgers are elsewhere, name it"])
+        terminal.warn([f"{folder}: there is no such folder yet; name the one that has your ledgers, if any"])
     now = utc_now()
     found: list[dict[str, Any]] = []
     table: list[tuple[str, ...]] = [_HEAD]

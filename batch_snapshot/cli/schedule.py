@@ -90,8 +90,8 @@ def _checked(run_flags: tuple[str, ...]) -> dict[str, Any]:
     """Read the flags as `retry` does: what it takes, `run` takes too."""
     if any(word.partition("=")[0] == "--notify-webhook" for word in run_flags):
         raise InputError(
-            "--notify-webhook: its URL is a secret, and others read these files: "
-            "give it as $BATCH_SNAPSHOT_NOTIFY_WEBHOOK, for which each of them has a place"
+            "--notify-webhook: its URL is a secret, and others can read these files: leave it out, and set "
+            "$BATCH_SNAPSHOT_NOTIFY_WEBHOOK as the files say"
         )
     words, parent = ["LEDGER", *run_flags], click.get_current_context()
     given = retry_command.make_context("batch-snapshot run", words, parent).params

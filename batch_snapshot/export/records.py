@@ -129,7 +129,9 @@ def _check_record(path: Path, fields: Sequence[str], run_id: str | None, record:
     held = record.get("fields") or []
     if held != list(fields):
         given = f"--fields {','.join(map(str, held))}" if held else "all fields"
-        raise InputError(f"{path}: holds snapshots with {given}; give the same, or name another --output")
+        raise InputError(
+            f"{path}: holds snapshots with {given}; ask for the same fields, or name another --output"
+        )
 
 
 #: The members of answers by the keys of records.

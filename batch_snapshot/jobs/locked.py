@@ -240,7 +240,7 @@ def check_ledger_fits(past: History, name: str, locked: LockedLedger, *, retry: 
         # Where nothing was sent for it yet, it is not settled who signs.
         if known is not None and changed and reader.names_rows(path, account.name):
             was = ", ".join(f"{key} {known.get(key) or 'none'}" for key in values)
-            out = way_out("--profile", "--region")
+            out = way_out("--profile", "--region") if retry else f"use these, or {way_out()}"
             raise LedgerError(f"{path}: has other settings for account {account.name!r} ({was}); {out}")
     reminders = reminder_files(name, locked).values()
     if path.stat().st_size >= max((open_runs.length(file, found.run_id) for file in reminders), default=0):

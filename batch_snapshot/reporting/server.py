@@ -126,7 +126,9 @@ class Site:
         with suppress(ValueError):
             host = urlsplit(f"//{request.host}").hostname or ""
         if not (self._token and self._control is None) and not is_loopback(host):
-            raise web.HTTPForbidden(text="This server answers only to names of loopback, such as localhost.")
+            raise web.HTTPForbidden(
+                text="This server answers only requests for a loopback name, such as localhost."
+            )
         if not hmac.compare_digest(request.query.get("token", "").encode(), self._token.encode()):
             raise web.HTTPForbidden(text="The address lacks the token: use the one that the command printed.")
         return await handler(request)
@@ -190,7 +192,7 @@ class Site:
             raise web.HTTPConflict(text="No run has begun here: wait for it, or choose a ledger.")
         # Another site's page cannot send this type without asking first.
         if request.content_type != "application/json":
-            raise web.HTTPUnsupportedMediaType(text="A command is JSON.")
+            raise web.HTTPUnsupportedMediaType(text="A command must be JSON.")
         try:
             given = await request.json()
             action, value, account = (given.get(name) for name in ("action", "value", "account"))
@@ -198,7 +200,7 @@ class Site:
             action = value = account = None
         words = [action, *(each for each in (value, account) if each is not None)]
         if not all(isinstance(word, str) and word.isprintable() for word in words):
-            raise web.HTTPBadRequest(text="This is no command.")
+            raise web.HTTPBadRequest(text="This is not a command.")
         return web.Response(text=redacted(await _in_thread(self._control, ledger, action, value, account)))
 
     async def send_events(self, request: web.Request) -> web.StreamResponse:

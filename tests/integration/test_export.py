@@ -320,7 +320,7 @@ async def test_ledgers_are_compared_by_exports_that_are_fetched_once(called):
         assert [one["resource"] for one in told["changes"]] == sorted(touched)
         other = await called(*line)
         assert other.code == 2
-        assert "night-1.ndjson: holds snapshots with --fields Lifecycle; give the same" in other.stderr
+        assert "night-1.ndjson: holds snapshots with --fields Lifecycle; ask for the same" in other.stderr
         exports = [str(NIGHTS[0]), "exports/night-2.ndjson"]
         stages = await called("diff", "--payload", *exports, "--exports", "all", *line[4:])
         assert stages.code == 2

@@ -68,7 +68,7 @@
       answer.textContent = await response.text();
     } catch {
       answer.className = "failed";
-      answer.textContent = "The server does not answer: nothing is known of this command.";
+      answer.textContent = "The server does not answer, so it is not known whether the run took this command.";
     }
   };
   control?.addEventListener("submit", send);
