@@ -1,5 +1,6 @@
 """`ls`: the ledgers of a folder."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from batch_snapshot import files
 from batch_snapshot.cli import options, params, terminal
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
-from batch_snapshot.text import UNITS, timestamp
+from batch_snapshot.text import UNITS, plural, timestamp
 
 _HEAD = ("AGE", "OUTCOME", "ROWS", "SUCCEEDED", "FAILED", "IN DOUBT", "LEFT", "NAME", "LEDGER")
 _STATES = ("succeeded", "failed", "in_doubt", "unattempted")
@@ -33,6 +34,9 @@ def ls_command(folder: Path | None) -> int:
     folder, ledgers = folder or Path("ledgers"), []
     if folder.exists():
         ledgers = list_ledgers(folder)
+        if hidden := sum(not os.access(path, os.R_OK) for path in folder.glob("*.ndjson")):
+            number = plural(hidden, "file")
+            terminal.warn([f"{folder}: {number} cannot be read; list them as the user whose runs write them"])
     else:
         terminal.warn([f"{folder}: there is no such folder yet; name the one that has your ledgers, if any"])
     now = utc_now()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shlex
 import sys
@@ -335,6 +336,14 @@ def test_ls_shows_outcome_counts_and_age_of_each_ledger(cwd, call):
     found = json.loads(call("ls", "ledgers", "--format", "json")[1])["ledgers"]
     assert {one["name"]: one["counts"].get("failed") for one in found} == {"night": 1, "killed": 0}
     assert all(one["age_s"] >= 0 for one in found)
+
+
+def test_ls_says_which_files_it_cannot_read(cwd, call, monkeypatch):
+    (cwd / "ledgers").mkdir()
+    (cwd / "ledgers/other.ndjson").write_text("", "utf-8")
+    # Tests may run as root, who can read everything.
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert "warning: ledgers: 1 file cannot be read; list them as" in call("ls")[2]
 
 
 def test_rows_prints_each_row_once_with_its_last_state(cwd, call):
