@@ -47,6 +47,8 @@ class Service:
         self.progress: list[str] = []
 
     async def call(self, account: str, operation: str, parameters: Any) -> dict[str, Any]:
+        if operation != TASKS:  # newer SDKs know another list of tasks
+            return {"TaskSummaries": []}
         start, size = int(parameters.get("NextToken", "0")), parameters["MaxResults"]
         self.asked.append((start, size))
         if self.forgotten[start]:
@@ -90,7 +92,7 @@ def test_a_list_whose_token_expired_is_read_from_the_start(error, times):
     service = Service(Counter({10: times}), error)
     assert found(service) == ALL
     assert [start for start, _ in service.asked] == [0, 5, 10] * (times + 1)
-    assert service.progress[-1] == f"{TASKS}: 12"
+    assert f"{TASKS}: 12" in service.progress
 
 
 def test_tokens_that_always_expire_end_the_search_and_the_next_one_succeeds(tmp_path):
