@@ -1,6 +1,7 @@
 """Reports: their notes, refusals and files."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_discovered_rows_that_were_never_taken_up_are_listed(tmp_path):
     discovered = paths.discovered_file(tmp_path / "l.ndjson")
     discovered.write_text("".join(json.dumps(each._asdict()) + "\n" for each in rows), "utf-8")
     known = manifest.load(listed, discovered)
-    found_then = {"manifest_sha256": known.sha256, "discovered_sha256": known.found_sha256}
+    found_then: dict[str, Any] = {"manifest_sha256": known.sha256, "discovered_sha256": known.found_sha256}
     ledger = LedgerBuilder(3, manifest=str(listed)).begin(**found_then).intend(*rows[:1]).result(rows[0])
     ledger.end("deferred").begin("retry", manifest_sha256=known.sha256).end()
     data, found = written(tmp_path, ledger)
