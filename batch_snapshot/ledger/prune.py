@@ -30,7 +30,7 @@ class Pruned:
 
 
 def prune(folder: Path, keep: int, now: datetime, *, dry_run: bool = False) -> Pruned:
-    """Remove the ledgers in `folder` beyond the newest `keep` of each manifest, with their lock files."""
+    """Remove the ledgers in `folder` beyond the newest `keep` of each manifest, with the files beside them."""
     found = list(ledgers_in(folder))
     old = beyond_newest(found, keep)
     pruned = Pruned(newest=len(found) - len(old))
@@ -89,6 +89,7 @@ def _remove_unless_needed(path: Path, now: datetime, *, dry_run: bool) -> str | 
             why = _why_needed(path)
             if why is None:
                 _remove(path)
+                _remove(paths.discovered_file(path))
                 # A run that has opened the lock file meanwhile is stopped by the lock on its accounts.
                 _remove(lock)
             return why

@@ -195,13 +195,15 @@ def left() -> set[Path]:
     return {path for path in Path("ledgers").iterdir() if not path.name.endswith(".lock")}
 
 
-def test_the_newest_are_kept_and_locks_go_with_their_ledgers():
+def test_the_newest_are_kept_and_locks_and_found_pairs_go_with_their_ledgers():
     paths = nights(5)
     for path in paths:
         places.ledger_lock(path).touch()
+    for path in paths[1:4]:
+        places.discovered_file(path).touch()
     pruned = prune.prune(Path("ledgers"), 2, DAY)
     assert (pruned.removed, pruned.kept, pruned.newest) == (paths[:3], [], 2)
-    assert left() == set(paths[3:])
+    assert left() == {*paths[3:], places.discovered_file(paths[3])}
     assert {path.name for path in Path("ledgers").glob("*.lock")} == {
         places.ledger_lock(path).name for path in paths[3:]
     }
