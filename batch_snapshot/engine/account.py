@@ -131,7 +131,8 @@ class AccountState:
 
     def window_spent(self, pacer: Pacer, spent: WindowFull, now: datetime) -> Stop:
         """Note which window of which pacer is spent, and return the stop that says when it opens."""
-        self.spent = pacer, spent
+        if self.stop is None:
+            self.spent = pacer, spent
         calls = "read" if pacer is self.read_pacer else "call"
         return self.stopped(StopKind.DEFERRED, _describe_spent(spent, calls, now))
 

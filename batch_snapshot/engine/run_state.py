@@ -92,21 +92,22 @@ class RunState:
                 await self._resumed.wait()
 
     def request_stop(self, stop: Stop) -> None:
-        """Make no further call. A stop of a graver kind replaces an earlier one."""
-        graver = self.stop is None or stop.kind > self.stop.kind
-        if graver:
-            self.stop = stop
+        """Make no further call. Only a stop of a graver kind replaces an earlier one."""
+        if self.stop is not None and stop.kind <= self.stop.kind:
+            return
+        self.stop = stop
         for account in self.accounts.values():
             account.halt()
         self._halt_changed()
         self._drain()
-        if graver:
-            self.announce(stop)
+        self.announce(stop)
 
     def stop_account(self, name: str, stop: Stop) -> None:
-        """Make no further call of one account. Its first stop stays."""
+        """Make no further call of one account. A stop of a graver kind replaces an earlier one."""
         account = self.accounts[name]
-        if account.stop is None:
+        if account.stop is None or stop.kind > account.stop.kind:
+            if account.stop is not None:
+                account.spent = None
             account.stop = stop
             account.halt()
             self._halt_changed()
@@ -139,7 +140,7 @@ class RunState:
             raise
         self._done += 1
         self._bad += outcome.status is not Status.SUCCEEDED
-        if self.stop is None and self._settings.failure_limit.exceeded(bad=self._bad, done=self._done):
+        if self._settings.failure_limit.exceeded(bad=self._bad, done=self._done):
             reason = f"{self._bad} of {plural(self._done, 'row')} did not succeed: --max-failures is reached"
             self.request_stop(Stop(StopKind.STOPPED, reason))
 

@@ -30,7 +30,7 @@ class Pruned:
 
 
 def prune(folder: Path, keep: int, now: datetime, *, dry_run: bool = False) -> Pruned:
-    """Remove the ledgers in `folder` beyond the newest `keep` of each manifest, with the files beside them."""
+    """Remove the ledgers in `folder` beyond the newest `keep` of each manifest, and what is beside them."""
     found = list(ledgers_in(folder))
     old = beyond_newest(found, keep)
     pruned = Pruned(newest=len(found) - len(old))

@@ -41,6 +41,7 @@ LOCAL_ONLY = {
     "test_the_backoff_is_drawn_from_the_injected_source_and_grows",
     "test_with_more_accounts_than_calls_in_flight_each_has_its_turn",
     "test_a_spent_window_defers_its_account_and_no_other",
+    "test_credentials_that_expire_in_the_last_calls_of_a_window_stop_the_account",
     "test_with_wait_a_spent_window_is_waited_for",
     "test_a_stop_cancels_the_permit_of_a_call_that_waits_for_concurrency",
     "test_a_stop_at_the_very_moment_of_a_permit_gives_it_back",
@@ -170,6 +171,14 @@ async def test_too_many_failures_stop_the_run():
     await world.run(requests(100))
     assert len(world.outcomes) == 4
     assert world.ending().kind is StopKind.STOPPED
+
+
+async def test_too_many_failures_of_the_calls_in_flight_stop_a_run_whose_time_is_over():
+    limit = FailureLimit(count=1)
+    world = World(answer=lambda *_: INVALID, latency=4, concurrency=4, max_duration=2, failure_limit=limit)
+    await world.run(requests(100))
+    assert len(world.outcomes) == 4
+    assert world.ending() == Stop(StopKind.STOPPED, "2 of 2 rows did not succeed: --max-failures is reached")
 
 
 async def test_the_time_limit_defers_the_rest_and_drains_what_is_in_flight():
@@ -596,6 +605,16 @@ async def test_a_spent_window_defers_its_account_and_no_other():
     assert "--wait" in stop.reason
     assert world.engine.accounts["b"].stop is None
     assert anyio.current_time() < 60
+
+
+async def test_credentials_that_expire_in_the_last_calls_of_a_window_stop_the_account():
+    """Of several reasons the gravest counts: the same command would meet it again."""
+    world = World(rate=1000, latency=4, answer=lambda *_: EXPIRED)
+    world.engine.accounts["main"].pacer.meter = Windows(5, opens_at=7200)
+    await world.run(requests(10))
+    assert len(world.sent) == 5
+    assert world.ending().kind is StopKind.STOPPED
+    assert "ExpiredTokenException" in world.ending().reason
 
 
 async def test_a_window_that_allows_no_call_says_what_to_change():
