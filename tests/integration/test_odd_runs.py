@@ -17,7 +17,13 @@ from batch_snapshot.ledger import reader
 from batch_snapshot.simulator import serve
 from tests.support.marks import on_linux
 from tests.support.planned_jobs import retry_job, run_job
-from tests.support.processes import closing, first, pairs
+from tests.support.processes import Place, closing, first, pairs
+
+
+@pytest.fixture
+def place(cwd):
+    """A folder to run in, which is this process's own, too."""
+    return Place(cwd)
 
 
 @pytest.fixture
@@ -88,15 +94,14 @@ def two_accounts(place):
 
 def test_a_selection_of_accounts_counts_its_own_rows(place):
     path = two_accounts(place)
-    preview = run.dry_run(path, Options(simulate=True, accounts=("a",), state_dir=place.folder))
+    preview = run.dry_run(path, Options(simulate=True, accounts=("a",)))
     assert (preview.rows, preview.counts.total) == (3, 7)
 
 
 @pytest.mark.asyncio
-async def test_what_a_selection_leaves_is_named_by_the_next_command(place, monkeypatch):
-    monkeypatch.chdir(place.folder)
+async def test_what_a_selection_leaves_is_named_by_the_next_command(place):
     path = two_accounts(place)
-    options = Options(simulate=True, accounts=("a",), state_dir=place.folder, command_line="run --accounts a")
+    options = Options(simulate=True, accounts=("a",), command_line="run --accounts a")
     summary = await run.run(path, options)
     assert summary.counts == (3, 0, 0, 4)
     (step,) = summary.next_steps
@@ -105,13 +110,12 @@ async def test_what_a_selection_leaves_is_named_by_the_next_command(place, monke
 
 
 @pytest.mark.asyncio
-async def test_a_retry_holds_every_account_that_it_calls_for(place, monkeypatch):
+async def test_a_retry_holds_every_account_that_it_calls_for(place):
     """Those of the last run, not of the first alone."""
-    monkeypatch.chdir(place.folder)
     path = two_accounts(place)
-    first = Options(simulate=True, accounts=("a",), state_dir=place.folder)
+    first = Options(simulate=True, accounts=("a",))
     summary = await run.run(path, first)
-    await run.run(path, Options(simulate=True, state_dir=place.folder))
+    await run.run(path, Options(simulate=True))
     now = utc_now()
     world = {"simulator_state": place.folder / "world", "state_dir": place.folder}
     options = Options(simulated_state_dir=place.folder / "simulated")
@@ -125,40 +129,34 @@ async def test_a_retry_holds_every_account_that_it_calls_for(place, monkeypatch)
 @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING"])
 @pytest.mark.asyncio
 async def test_an_endpoint_of_the_environment_is_called_and_told(place, monkeypatch, name):
-    monkeypatch.chdir(place.folder)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     path = place.manifest(pairs(2))
     async with serve() as (url, simulator):
         monkeypatch.setenv(name, url)
-        summary = await run.run(path, Options(state_dir=place.folder))
+        summary = await run.run(path, Options())
         assert len(simulator.snapshots) == 2
     header = reader.history_of(place.folder / summary.ledger).first
     assert header is not None
     assert header.endpoint == url
     monkeypatch.delenv(name)
     with pytest.raises(LedgerError, match="was written against"):
-        await run.run(path, Options(state_dir=place.folder))
+        await run.run(path, Options())
 
 
 @pytest.mark.asyncio
-async def test_an_account_with_another_endpoint_is_another_account(place, monkeypatch):
-    monkeypatch.chdir(place.folder)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+async def test_an_account_with_another_endpoint_is_another_account(place):
     async with serve() as (url, _):
         path = place.manifest(pairs(2), accounts={"m": {"endpoint_url": url}})
-        await run.run(path, Options(state_dir=place.folder))
+        await run.run(path, Options())
         place.manifest(pairs(2), accounts={"m": {"endpoint_url": f"{url}/elsewhere"}})
         with pytest.raises(LedgerError, match="has other settings for account"):
-            await run.run(path, Options(state_dir=place.folder))
+            await run.run(path, Options())
 
 
 @pytest.mark.parametrize(("own", "called"), [("eu-west-1", "eu-west-1"), (None, "us-west-2")])
 def test_an_accounts_own_region_and_profile_go_before_the_given_ones(place, own, called):
     accounts = {"m": {"region": own, "profile": own} if own else {}, "n": {}}
     listed = place.manifest(pairs(1, account="m"), accounts=accounts)
-    options = Options(region="us-west-2", profile="us-west-2", state_dir=place.folder)
+    options = Options(region="us-west-2", profile="us-west-2")
     account = run.dry_run(listed, options).accounts["m"]
     assert (account.region, account.profile) == (called, called)
 
@@ -166,7 +164,7 @@ def test_an_accounts_own_region_and_profile_go_before_the_given_ones(place, own,
 def test_a_row_that_was_added_under_the_run_is_not_sent(place):
     """It was not there when all was validated: the run ends, and the next one takes it."""
     listed = place.manifest(pairs(5000))
-    options = Options(simulate=True, state_dir=place.folder)
+    options = Options(simulate=True)
     sent = []
     with run_job(manifest.load(listed), options, utc_now()) as running:
         requests = running.requests()
@@ -183,10 +181,9 @@ def test_a_row_that_was_added_under_the_run_is_not_sent(place):
 
 
 def test_the_environment_can_say_that_it_names_no_endpoint(place, monkeypatch):
-    monkeypatch.chdir(place.folder)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "True")
-    assert run.dry_run(place.manifest(pairs(2)), Options(state_dir=place.folder)).endpoint == "aws"
+    assert run.dry_run(place.manifest(pairs(2)), Options()).endpoint == "aws"
 
 
 @pytest.mark.asyncio
@@ -203,11 +200,10 @@ async def test_without_standard_input_nobody_is_asked(place):
 
 @pytest.mark.parametrize(("rows", "outcome", "code"), [(3, "completed", 1), (4, "stopped", 3)])
 @pytest.mark.asyncio
-async def test_too_many_failures_by_the_very_last_row_stop_nothing(place, monkeypatch, rows, outcome, code):
-    monkeypatch.chdir(place.folder)
+async def test_too_many_failures_by_the_very_last_row_stop_nothing(place, rows, outcome, code):
     refused = [{"engagement": f"eng-missing{n:07d}", "resource": f"O{n + 1}"} for n in range(rows)]
     settings = Settings(failure_limit=retry.FailureLimit.parse("2"), concurrency=1)
-    options = Options(simulate=True, state_dir=place.folder, engine=settings)
+    options = Options(simulate=True, engine=settings)
     summary = await run.run(place.manifest(refused), options)
     assert (summary.outcome, summary.exit_code) == (outcome, code)
     assert sum(summary.counts[1:3]) == 3

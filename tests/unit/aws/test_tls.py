@@ -20,6 +20,7 @@ from batch_snapshot.clock import utc_now
 from batch_snapshot.models import Account, ApiError, Receipt, Request, Row, Verdict
 from batch_snapshot.notify import notice, sns, webhook
 from batch_snapshot.reporting import summary
+from tests.support.processes import environment, move_in
 from tests.support.tls_servers import Authority, serve_proxy, serve_tls
 
 ROW = Row("main", "Sandbox", "eng-0123456789abcd", "Opportunity", "O1234567", "OpportunitySummaryView")
@@ -79,20 +80,11 @@ def world(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch, tmp_path, world):
-    for name in list(os.environ):
-        if name.upper().endswith("_PROXY") or name.startswith("AWS_"):
-            monkeypatch.delenv(name)
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "AKIATEST",
-        "AWS_SECRET_ACCESS_KEY": "secret-of-the-test",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CA_BUNDLE": world.ca,
-        "SSL_CERT_FILE": world.ca,
-        "AWS_CONFIG_FILE": tmp_path / "config",
-        "AWS_SHARED_CREDENTIALS_FILE": tmp_path / "credentials",
-        "HOME": tmp_path,
-    }.items():
-        monkeypatch.setenv(name, str(value))
+    ours = {"AWS_CONFIG_FILE": str(tmp_path / "config"), "HOME": str(tmp_path)}
+    ours |= dict.fromkeys(("AWS_CA_BUNDLE", "SSL_CERT_FILE"), str(world.ca))
+    move_in(monkeypatch, tmp_path, environment(tmp_path) | ours)
+    for name in ("HTTPS_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name)
     for server in (*world.servers.values(), world.proxy, world.tls_proxy, world.evil_proxy):
         server.received.clear()
 

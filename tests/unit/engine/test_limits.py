@@ -31,7 +31,7 @@ from batch_snapshot.ratelimit import pace, pace_handover, pacer
 from batch_snapshot.ratelimit import windows as call_log
 from batch_snapshot.ratelimit.pace import Pace, Phase
 from batch_snapshot.ratelimit.pacer import Pacer
-from batch_snapshot.ratelimit.windows import DAY, LOST_AFTER, CallLog, QuotaWindow, WindowFull, windows
+from batch_snapshot.ratelimit.windows import DAY, CallLog, WindowFull, windows
 from tests.bench.pacing.servers import Bucket
 from tests.bench.pacing.simulation import Client, Simulation
 from tests.support.virtual_time import in_virtual_time
@@ -383,25 +383,6 @@ def test_many_reads_are_metered_without_a_declared_window(usage):
     assert (logged(usage), asked) == ({"aws/1 reads": 1}, ["a1"])
 
 
-def test_a_meter_reserves_finishes_and_cancels(usage, clock):
-    meter = WindowMeter(usage, "k", (QuotaWindow("per_minute", 1, 60.0),))
-    reservation = meter.reserve()
-    assert isinstance(reservation, int)
-    found = meter.reserve()
-    assert isinstance(found, WindowFull)
-    assert found.opens_in == pytest.approx(60 + LOST_AFTER)
-    meter.cancel(reservation)
-    reservation = meter.reserve()
-    assert isinstance(reservation, int)
-    clock.now += 10
-    meter.finish(reservation)
-    found = meter.reserve()
-    assert isinstance(found, WindowFull)
-    assert found.opens_in == pytest.approx(60)
-    clock.now += 60.001
-    assert isinstance(meter.reserve(), int)
-
-
 @pytest.mark.parametrize("quota", [Quota(), Quota(per_second=5), Quota(reserve=10)])
 def test_without_declared_windows_no_call_is_logged(usage, quota):
     account = applied(limits_of(usage, a1=quota), "a1")
@@ -517,15 +498,6 @@ def test_a_slot_of_an_earlier_boot_delays_a_call_by_one_gap_at_most(usage, clock
     clock.now += PRESENT + 1
     after = SharedPace(usage, "k", pace.declared(0.5), 3.0, no_warning).pace
     assert after.opens(3.0) <= 3.0 + 1 / pace.declared(0.5).ceiling
-
-
-def test_two_names_of_one_account_share_its_pace(usage):
-    both = limits_of(usage, a1=Quota(), b1=Quota(), c2=Quota())
-    first = applied(both, "a1")
-    first.pacer.change(lambda known: known.permitted(0.0))
-    first.pacer.change(lambda known: known.throttled(0.0, 0.0, None))
-    assert applied(both, "b1").pacer.pace == first.pacer.pace
-    assert applied(both, "c2").pacer.pace == Pace()
 
 
 def test_accounts_begin_at_the_declared_rate_or_search_and_read_at_the_published_rate(usage):
@@ -731,16 +703,3 @@ def test_accounts_of_other_engines_have_their_share_kept():
     assert limit.share(1) == 4
     limit.expected = 1
     assert limit.share(1) == 32
-
-
-@pytest.mark.anyio
-async def test_no_more_calls_are_in_flight_than_the_limit():
-    limit = ConcurrencyLimit(2)
-    assert limit.take_nowait()
-    assert limit.take_nowait()
-    assert not limit.take_nowait()
-    with anyio.move_on_after(0) as waited:
-        await limit.take()
-    assert waited.cancelled_caught
-    limit.give_back()
-    await limit.take()

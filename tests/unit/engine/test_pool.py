@@ -231,15 +231,6 @@ async def test_an_abort_drops_calls_at_once_and_records_them_in_doubt():
     assert world.statuses() == {Status.IN_DOUBT: 4}
 
 
-async def test_a_row_in_backoff_after_an_ambiguous_try_is_in_doubt_when_the_run_stops():
-    world = World(latency=0.01, answer=lambda *_: BROKEN, max_attempts=50)
-    async with anyio.create_task_group() as group:
-        group.start_soon(world.run, requests(3))
-        await anyio.sleep(20)
-        world.engine.request_stop(Stop(StopKind.INTERRUPTED, "SIGINT"))
-    assert world.statuses() == {Status.IN_DOUBT: 3}
-
-
 async def test_what_cannot_be_recorded_is_not_begun():
     world = World(latency=1, concurrency=4, rate=1000)
 

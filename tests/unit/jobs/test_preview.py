@@ -101,20 +101,6 @@ def test_a_retry_names_no_catalog():
     assert "5 of 1,005 rows to send, 6 calls" in text
 
 
-def test_a_plan_without_rows_is_a_plan():
-    assert preview.as_text(NOTHING).splitlines() == [
-        "nightly: 0 of 1,000 rows to send, 0 calls",
-        "  catalog   Sandbox",
-        "  endpoint  aws",
-        "  ledger    l.ndjson (1,000 rows: 1,000 succeeded)",
-    ]
-
-
-@pytest.mark.parametrize("render", [preview.as_text, preview.brief])
-def test_a_window_of_zero_calls_means_never(render):
-    assert "5 rows: never" in render(NEVER)
-
-
 # -- in a line an account ------------------------------------------------------------------------------
 
 

@@ -96,19 +96,6 @@ async def test_a_holder_that_is_killed_leaves_no_obstacle(path):
         assert_free(path)
 
 
-def test_one_process_cannot_hold_a_lock_twice(path):
-    with held(path), pytest.raises(LockedError, match=f"pid {os.getpid()} on"), held(path):
-        pytest.fail("held twice")
-    assert_free(path)
-
-
-def test_a_block_that_fails_frees_the_lock(path):
-    with pytest.raises(ZeroDivisionError), held(path):
-        raise ZeroDivisionError
-    assert not locks.is_held(path)
-    assert_free(path)
-
-
 def test_a_lock_creates_its_folder_and_a_file_with_mode_0600(path):
     before = os.umask(0)
     try:

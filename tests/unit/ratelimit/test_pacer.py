@@ -129,22 +129,6 @@ async def test_in_a_search_the_next_call_leaves_when_one_is_answered():
     assert pacer.pace.in_flight == 0
 
 
-async def test_in_a_search_the_next_call_leaves_when_a_permit_is_given_back():
-    pacer = Pacer(Pace())
-    first = await pacer.acquire()
-    left = []
-
-    async def second():
-        left.append(await call(pacer))
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(second)
-        await anyio.sleep(0.1)
-        assert left == []
-        first.give_back()
-    assert left == [0.1]
-
-
 async def test_an_answer_that_changes_no_turn_wakes_no_waiter():
     """At many calls per second each answer would wake the next waiter for nothing."""
     looks: list[float] = []
@@ -177,28 +161,6 @@ async def test_a_search_does_not_wait_for_calls_that_hang():
     hung = [await pacer.acquire() for _ in range(9)]
     assert anyio.current_time() == pytest.approx(8 * pace.SEARCH_GAP, rel=0.05)
     assert pacer.pace.in_flight == len(hung)
-
-
-async def test_a_waiter_of_a_search_can_be_cancelled():
-    pacer = Pacer(Pace())
-    first = await pacer.acquire()
-    with anyio.move_on_after(0.1) as scope:
-        await pacer.acquire()
-    assert scope.cancelled_caught
-    first.give_back()
-    with anyio.fail_after(0.01):
-        await call(pacer)
-    assert pacer.pace.in_flight == 0
-
-
-async def test_starving_is_measured_by_the_pacers_clock():
-    pacer = Pacer(pace.learned(pace.FLOOR_RATE, 0.0))
-    for _ in range(4):
-        with await pacer.acquire() as permit:
-            permit.throttled(None)
-    assert not pacer.starved(300)
-    await anyio.sleep(300)
-    assert pacer.starved(300)
 
 
 # -- what a permit came to -----------------------------------------------------------------------------
@@ -386,16 +348,6 @@ async def test_a_waiter_fails_at_once_when_the_pace_cannot_be_stored():
             store.broken = True
             permit.answered()
     assert failed_at == [1]
-
-
-async def test_a_pace_that_cannot_be_stored_keeps_the_outcome_and_stops_the_next():
-    pacer = Pacer(pace.declared(100))
-    pacer.store = store = Torn(pacer.pace)
-    with await pacer.acquire() as permit:
-        store.broken = True
-        permit.answered()
-    with pytest.raises(StorageError, match="torn"):
-        await pacer.acquire()
 
 
 # -- other processes -----------------------------------------------------------------------------------

@@ -724,15 +724,6 @@ def test_a_call_costs_hardly_more_after_a_day_of_many(usage, clock):
     assert cost() < few + 1440 * 10 < few + calls
 
 
-def test_a_path_that_cannot_exist_is_a_clear_error(tmp_path):
-    file = tmp_path / "file"
-    file.touch()
-    for path in (file / "state" / "usage.db", tmp_path):
-        with pytest.raises(StorageError) as caught:
-            CallLog(path)
-        assert_clear_error(caught, path, "use a folder that can be written", "--state-dir", code=2)
-
-
 @contextmanager
 def read_only(folder: Path) -> Iterator[Path]:
     """A folder with a log in it that cannot be written: a read-only file system, or by its mode."""
