@@ -88,8 +88,8 @@ CLOCKS_DISAGREE = Failure(
     kind=ErrorKind.TRANSIENT,
     code="ClocksDisagree",
     message="a snapshot exists, but it may be older than this row's first try: this machine's clock is "
-    "wrong, and how wrong it was at that try is not known; compare the snapshot with first_sent_at, or send "
-    "the row again with --resend-in-doubt",
+    "wrong, and how wrong it was at that try is not known; if the snapshot is not of this run, send the "
+    "row again with --resend-in-doubt",
     verdict=Verdict.REFUSED,
     may_have_landed=False,
 )

@@ -149,7 +149,7 @@ def _refusal(job: "Job", name: str, before: str | None, now: str) -> str | None:
             return (
                 f"{row.engagement}/{row.resource} is in it under account {other!r} and would be sent again "
                 f"under {name!r}, which may sign for the same AWS account; {ours}, or "
-                "begin another ledger (run --ledger) if all snapshots are to be made again"
+                "start another ledger (run --ledger) if all snapshots are to be made again"
             )
     return None
 
