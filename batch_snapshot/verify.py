@@ -191,7 +191,7 @@ class _Verifier:
                 continue
             if created < self.began:
                 break  # and so were all earlier ones
-            maker = answer.get("CreatedBy") or one.created_by or "somebody"
+            maker = answer.get("CreatedBy") or one.created_by or "an unknown account"
             made_at = timestamp(created)
             about = f"made {made_at} by {maker}"
             arn = str(answer.get("Arn") or one.arn)

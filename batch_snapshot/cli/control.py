@@ -8,7 +8,7 @@ from batch_snapshot.cli import options, terminal
 
 
 @options.command("""
-    Pause, resume, slow down or end a run while it goes on.
+    Pause, resume, slow down or end an active run.
     $ batch-snapshot control ledgers/backfill.ndjson pause
     $ batch-snapshot control ledgers/backfill.ndjson resume
     $ batch-snapshot control ledgers/backfill.ndjson rate 2.5 --account main

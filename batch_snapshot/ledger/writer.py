@@ -47,7 +47,7 @@ class Ledger:
         try:
             self._fd = _open(path)
             try:
-                # The lock file does not protect a file with two names, or when somebody removes it.
+                # The lock file does not protect a file with two names, or when someone removes it.
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._size = _repair_tail(self._fd, path)
                 files.sync_folder(path.parent)

@@ -34,7 +34,7 @@ def as_text(gauges: Sequence[Metric]) -> bytes:
 def write(path: Path, gauges: Sequence[Metric]) -> str | None:
     """Write the metrics to `path` atomically; returns an error, if any.
 
-    Everybody can read the file, whatever the umask: the exporter runs as another user.
+    Everyone can read the file, whatever the umask: the exporter runs as another user.
     """
     try:
         with files.atomic_write(path, 0o644) as file:

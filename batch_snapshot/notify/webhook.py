@@ -67,7 +67,7 @@ async def _post(url: str, payload: dict[str, Any]) -> Response:
     try:
         async with (
             aiohttp.ClientSession(connector=connector, trust_env=True) as session,
-            # A redirect could send the message to anybody.
+            # A redirect could send the message to anyone.
             session.post(url, json=payload, allow_redirects=False) as response,
         ):
             return response.status, response.headers.get("Retry-After")

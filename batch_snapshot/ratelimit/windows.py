@@ -334,7 +334,7 @@ class CallLog:
         """Refuse to go on with a file that was removed: its calls count for no other process."""
         found = self._file_identity()
         if found is None or found != self._identity:
-            reason = "the file was removed or replaced meanwhile"
+            reason = "the file was removed or replaced"
             raise self._unusable_file(reason, "run the same command again")
 
     def _file_identity(self) -> tuple[int, int] | None:

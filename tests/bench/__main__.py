@@ -81,7 +81,7 @@ SPEED: Mapping[str, Callable[[bool, int], figures.Table]] = {
     "million": lambda quick, repeat: speed.million([10_000, 100_000 if quick else 1_000_000], repeat),
 }
 
-#: Too long for anybody who has not asked for it.
+#: Too long for anyone who has not asked for it.
 LONG = "million"
 
 

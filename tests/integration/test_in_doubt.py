@@ -222,7 +222,7 @@ async def test_a_denial_that_comes_before_tokens_settles_nothing(monkeypatch):
 
 @asynccontextmanager
 async def without_reads(url: str) -> AsyncIterator[str]:
-    """The same service for somebody who may write and not read."""
+    """The same service for someone who may write and not read."""
     async with aiohttp.ClientSession() as session:
 
         async def answer(request: web.Request) -> web.Response:
@@ -243,7 +243,7 @@ async def without_reads(url: str) -> AsyncIterator[str]:
             yield reads_denied
 
 
-async def test_where_looks_are_denied_an_old_doubt_waits_for_somebody_who_says_send():
+async def test_where_looks_are_denied_an_old_doubt_waits_for_someone_who_says_send():
     kinds = ("internal-after", "internal")
     async with trial(2, faults=breaks(*kinds, first=2)) as behind, without_reads(behind.url) as url:
         it = behind._replace(url=url)
@@ -271,7 +271,7 @@ async def test_where_looks_are_denied_a_young_doubt_is_settled_by_its_token():
 
 @pytest.mark.parametrize("offset", [-3600.0, 3600.0])
 async def test_a_look_tells_ours_from_what_was_there_before_by_the_services_clock(offset):
-    """The service's clock is an hour off; a minute ago somebody else made snapshots of the same pairs."""
+    """The service's clock is an hour off; a minute ago someone else made snapshots of the same pairs."""
     kinds = ("internal-after", "internal")
     faults = Faults(plan=lambda ordinal, _: kinds[ordinal % 2] if 4 <= ordinal < 8 else None)
     async with trial(4, clock_offset=offset, forget_after=1.0, faults=faults) as it:

@@ -132,7 +132,7 @@ async def test_tries_that_never_left_are_taken_off_the_log_of_calls(manifest, tm
         assert usage.execute("SELECT COUNT(*) FROM calls").fetchall() == [(1,)], "the read"
 
 
-async def test_a_run_goes_on_when_there_is_somebody_again(tmp_path):
+async def test_a_run_goes_on_when_there_is_someone_again(tmp_path):
     few = write_manifest(tmp_path / "few.yaml", pairs(30))
     port = unheard()
     server = Server(lambda: web.json_response({"Arn": "arn", "Revision": 1}))

@@ -1,4 +1,4 @@
-"""Pseudo-terminals on which commands run and somebody types."""
+"""Pseudo-terminals on which commands run and someone types."""
 
 import asyncio
 import os
@@ -62,7 +62,7 @@ async def on_terminal(
 async def typed(
     place: Place, line: Sequence[str], keys: str, columns: int = 0, *, stdout: bool = False
 ) -> tuple[Finished, str]:
-    """Run a command on a terminal into which somebody types; returns what was shown there, too."""
+    """Run a command on a terminal into which someone types; returns what was shown there, too."""
     streams = {} if stdout else {"stdout": asyncio.subprocess.PIPE}
     async with on_terminal(place, line, columns=columns, script=None, **streams) as (child, terminal):
         terminal.type(keys)

@@ -216,7 +216,7 @@ async def test_answer_that_drips_ends_at_the_time_out():
     assert (failure.code, failure.verdict, failure.may_have_landed) == ("TimeoutError", RETRY, True)
 
 
-# -- answers without bound, or of somebody else ------------------------------------------------------
+# -- answers without bound, or of someone else ------------------------------------------------------
 
 #: What an endless answer sends before it says no more, so that a client that reads it all shows.
 FLOOD = 64 * 1024 * 1024
