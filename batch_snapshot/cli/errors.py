@@ -38,7 +38,8 @@ def report(error: BaseException, arguments: Sequence[str], reporter: terminal.Re
         raise error
     if terminal.wants_json(arguments, "--log-format"):
         reporter.log_format = "json"
-    if isinstance(error, OSError) and error.filename is None:  # a stream, not a path
+    # Without a path it is a stream, or the current folder, which alone is not found.
+    if isinstance(error, OSError) and error.filename is None and not isinstance(error, FileNotFoundError):
         return terminal.stdout_failed(error, reporter)
     if isinstance(error, click.UsageError) and (ctx := error.ctx) and reporter.log_format == "text":
         while ctx.parent and not isinstance(ctx.parent.command, click.Group):
@@ -87,6 +88,8 @@ def _described(error: BaseException, arguments: Sequence[str]) -> tuple[str, str
         # ManifestError is manifest, LedgerWriteError is ledger_write.
         kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()
         return kind, text.lines(str(error)), error.exit_code
+    if isinstance(error, OSError) and error.filename is None:
+        return "input", "the current folder was removed: change into one that exists", 2
     if isinstance(error, OSError):
         why = error.strerror or error
         return "input", text.line(f"{error.filename}: cannot be used ({why}); name another path"), 2

@@ -338,6 +338,16 @@ def test_ls_shows_outcome_counts_and_age_of_each_ledger(cwd, call):
     assert all(one["age_s"] >= 0 for one in found)
 
 
+def test_a_current_folder_that_was_removed_is_named(cwd, call, monkeypatch):
+    write_manifest(cwd / "trial.yaml", pairs(1))
+    (cwd / "gone").mkdir()
+    monkeypatch.chdir(cwd / "gone")
+    (cwd / "gone").rmdir()
+    code, out, err = call("plan", str(cwd / "trial.yaml"), "--simulate")
+    assert (code, out) == (2, "")
+    assert err == "error: the current folder was removed: change into one that exists\n"
+
+
 def test_ls_says_which_files_it_cannot_read(cwd, call, monkeypatch):
     (cwd / "ledgers").mkdir()
     (cwd / "ledgers/other.ndjson").write_text("", "utf-8")
