@@ -42,7 +42,7 @@ def check_endpoint(url: str, source: str) -> str:
 
 
 def environment_endpoint(environ: Mapping[str, str]) -> str | None:
-    """The endpoint that the environment names, as botocore reads it; None: none."""
+    """The endpoint that the environment names, as botocore reads it, or None."""
     named = None if _ignored(environ) else next(filter(environ.get, _SERVICE_VARIABLES), None)
     return check_endpoint(environ[named], named) if named else None
 

@@ -215,7 +215,7 @@ def _listed_snapshot(item: Mapping[str, Any]) -> ListedSnapshot:
 
 
 def disagreement(claim: Claim, listed: Sequence[ListedSnapshot]) -> Finding | None:
-    """The difference between a claim of success and the list; None: there is none."""
+    """The difference between a claim of success and the list, or None."""
     if any((one.arn, one.revision) == (claim.arn, claim.revision) for one in listed):
         return None
     for one in listed:

@@ -189,7 +189,7 @@ class _Captured(Exception):  # noqa: N818 - no error: it ends botocore's call wh
 
 
 async def _captured(client: Any, operation: str, parameters: Mapping[str, Any]) -> Any:
-    """The request that botocore would send; None: there is none."""
+    """The request that botocore would send, or None."""
     captured: list[Any] = []
 
     def capture(request: Any, **_: Any) -> None:

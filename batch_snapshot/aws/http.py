@@ -277,7 +277,7 @@ async def _connect(create: Callable[..., Any], *args: Any, **options: Any) -> An
 
 
 class _Connection(ResponseHandler):
-    """A connection that no request uses once there is data that none has asked for.
+    """A connection that is not used again once data has come that no request asked for.
 
     aiohttp would keep an answer that came late or twice, and take it for the answer to the next request.
     """

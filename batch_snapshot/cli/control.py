@@ -1,4 +1,4 @@
-"""`control`: pause, resume, slow down or end a run while it goes on."""
+"""`control`: pause, resume, slow down or end an active run."""
 
 from pathlib import Path
 

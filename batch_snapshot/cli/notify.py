@@ -1,4 +1,4 @@
-"""Notifications of a run, at its end and on the way: webhook, SNS topic, metrics. What fails is a warning."""
+"""Notifications of a run, at its end and during it: webhook, SNS topic, metrics. A failure is a warning."""
 
 import os
 import re
@@ -47,7 +47,7 @@ class Notifiers:
             raise InputError("--notify-every: say where to with --notify-webhook or --notify-sns")
 
     async def send_progress(self, view: RunView) -> None:
-        """Send how the run goes on, until this is cancelled."""
+        """Send the progress of the run until this is cancelled."""
         meter = ProgressMeter(view)
         while self._every is not None:
             await anyio.sleep(self._every)

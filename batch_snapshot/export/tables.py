@@ -124,7 +124,7 @@ def _at(value: Any, path: str) -> Any:
 
 
 def _value(value: Any, kind: str) -> Any:
-    """A value of its column's type; None: there is none."""
+    """A value of its column's type, or None."""
     if value is None or type(value) in _TYPES.get(kind, ()):
         return value
     if kind == "timestamp":

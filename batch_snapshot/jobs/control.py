@@ -1,4 +1,4 @@
-"""Commands to a run while it goes on: a Unix socket that the run serves, and the request of `control`.
+"""Commands to an active run: a Unix socket that the run serves, and the request of `control`.
 
 The socket is in the state folder, and only the run's user can open it. A request and its answer are one JSON
 object each, on a line. A command is in the ledger before it takes effect.

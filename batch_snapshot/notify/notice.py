@@ -1,4 +1,4 @@
-"""The notice of how a run goes on or has ended, as text, JSON and metrics. Pure."""
+"""The notice of a run's progress or end, as text, JSON and metrics. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -142,7 +142,7 @@ class Pace(NamedTuple):
 
     @property
     def declared(self) -> float | None:
-        """The declared rate; None: there is none."""
+        """The declared rate, or None."""
         return None if self.ceiling == inf else self.ceiling / (1 - MARGIN)
 
     @property

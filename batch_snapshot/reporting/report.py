@@ -153,7 +153,7 @@ def check_target(file: Path, sources: Iterable[Path], what: str) -> None:
 
 @contextmanager
 def replacing(data: ReportData, file: Path, mark: str = "") -> Iterator[IO[str]]:
-    """Write a file as a whole, or leave what stood there."""
+    """Write a file as a whole, or leave the old one."""
     check_target(file, [data.watch.path, *(data.manifest.files if data.manifest else ())], "report")
     with (
         file_errors(file, "name another place", InputError),

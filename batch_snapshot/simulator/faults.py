@@ -32,7 +32,7 @@ NOTHING_DONE: Final = frozenset({"internal", "unavailable", "reset-before"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """How CreateResourceSnapshot breaks; at most one fault a call. Rates that cannot be raise ValueError."""
+    """How CreateResourceSnapshot breaks; at most one fault a call. Impossible rates raise ValueError."""
 
     #: Probability by kind.
     rates: Mapping[str, float] = field(default_factory=dict)

@@ -25,7 +25,7 @@ def load_model(data_path: str | None) -> Any:
 
 
 def parts(structure: Any, row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a structure has of a row that may hold more."""
+    """The members of a structure, taken from a row that may hold more."""
     return {name: row[name] for name in structure.members if row.get(name) is not None}
 
 

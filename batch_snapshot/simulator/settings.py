@@ -12,7 +12,7 @@ from batch_snapshot.simulator.quotas import Steps, steps
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatorSettings:
-    """Where the real service's behaviour is not known, a switch lets clients be tried on each."""
+    """How the simulator behaves. Where the real service's behaviour is not known, a setting chooses one."""
 
     #: Writes a second and access key id (a token bucket); None: no limit. A rate that changes is
     #: written as ((20, 0), (10, 60)): 20 a second, and 10 from 60 seconds after the first write on.

@@ -215,6 +215,15 @@ def test_environment_page_has_every_variable_of_the_source():
     assert [name for name in sorted(variables_of_the_source()) if f"`{name}`" not in text] == []
 
 
+def test_page_of_watching_has_every_event_of_the_log():
+    text = (ROOT / "docs" / "how-to" / "watch-and-report.md").read_text("utf-8")
+    events = set()
+    for path in (ROOT / "batch_snapshot" / "cli").glob("*.py"):
+        events |= set(re.findall(r'event(?:: str)? ?= ?"(\w+)"', path.read_text("utf-8")))
+    assert len(events) > 8
+    assert [name for name in sorted(events) if f"`{name}`" not in text] == []
+
+
 # -- the simulator -----------------------------------------------------------------------------------
 
 
