@@ -104,13 +104,13 @@ def _load_manifest(data: ReportData, named: Path | None) -> Manifest | None:
         named_only = sum(row.status is None for row in data.watch.stats.history.unfinished.values())
         if (unknown := data.watch.stats.counts.unattempted - named_only) > 0:
             data.notes.append(
-                f"{plural(unknown, 'unprocessed row')} counted but not listed, as only the manifest names "
-                f"them ({str(error).splitlines()[0]}): give it with --manifest."
+                f"{plural(unknown, 'unattempted row')} counted but not listed, because only the manifest "
+                f"names them ({str(error).splitlines()[0]}): give it with --manifest."
             )
         return None
     if found.sha256 != data.watch.header.manifest_sha256:
         data.notes.append(
-            "The manifest has changed since the last run: unprocessed rows are those that it lists now."
+            "The manifest has changed since the last run: unattempted rows are those that it lists now."
         )
     return found
 

@@ -229,8 +229,8 @@ def test_report_command_writes_html_and_csv_and_names_them(place, capsys):
         "tables/failed.csv: 1 row",
         "tables/unprocessed.csv: 0 rows",
     ]
-    assert err.startswith("warning: 3 unprocessed rows counted but not listed")
-    assert "3 unprocessed rows" in (place / "page.html").read_text("utf-8")
+    assert err.startswith("warning: 3 unattempted rows counted but not listed")
+    assert "3 unattempted rows" in (place / "page.html").read_text("utf-8")
 
 
 # -- the shell -------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ def test_note_counts_rows_that_only_a_missing_manifest_names(tmp_path):
     )
     data, found = written(tmp_path, ledger)
     (note,) = data.notes
-    assert "7 unprocessed rows" in note
+    assert "7 unattempted rows" in note
     assert "gone.yaml" in note
     assert "--manifest" in note
     assert [line["resource"] for line in found["unprocessed"]] == ["O2"], "the ledger alone names it"
