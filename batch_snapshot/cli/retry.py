@@ -30,10 +30,12 @@ from batch_snapshot.config.options import Options
 def retry_command(ledger: Path, *, only: str | None, everything: bool, **given: Any) -> int:
     """Try failed rows of LEDGER again; no manifest is needed.
 
-    By default it takes the rows that another try can fix: kinds transient, conflict and quota, and
-    rows in doubt. With {date} in the name it takes the newest such ledger. If there is none yet, or run
-    will resume it (it was deferred, or is unfinished and began less than 20 hours ago), retry does
-    nothing and exits with 0.
+    By default it takes the rows that another try can fix: kinds transient, conflict and quota, and rows in
+    doubt.
+
+    With {date} in the name it takes the newest such ledger. It does nothing, and exits with 0, if there is
+    none yet, or if run will resume that ledger: one that was deferred, or one that is unfinished and began
+    less than 20 hours ago.
     """
     from batch_snapshot.cli import invocation, notify
     from batch_snapshot.jobs import plan, run
