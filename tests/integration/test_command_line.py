@@ -156,7 +156,7 @@ def test_words_are_coloured_on_a_terminal_alone(cwd, monkeypatch, call):
 
 def test_run_for_catalog_aws_that_does_not_ask_warns_in_one_line(cwd, call):
     write_manifest(cwd / "real.yaml", pairs(2), catalog="AWS", name="real")
-    where = ["--endpoint-url", "http://127.0.0.1:9", "--max-duration", "1s"]
+    where = ["--endpoint-url", "http://127.0.0.1:9", "--max-duration", "0.1s"]
     _, _, err = call("run", "real.yaml", *where, *QUIET)
     told = [line for line in err.splitlines() if "undone" in line]
     assert told == [f"warning: 2 rows will be sent to catalog AWS for account default: {UNDONE}"]

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -360,27 +360,25 @@ async def test_where_nobody_knows_by_how_much_the_clock_was_off_a_found_snapshot
 # A look waits until reads are sure to show what was sent; those who wait do it side by side.
 
 
-async def works_late() -> Trial:
+async def works_late() -> None:
     """It says no or nothing, does the work a moment later, and answers Conflict to a replay meanwhile."""
     faults = breaks("late", first=8, late_delay=0.5)
     async with trial(10, first=100, faults=faults) as it:
         assert (await it.run(read_lag=1.5)).exit_code == 0
         assert "ConflictException" in answers(it.simulator)
         it.assert_settled()
-        return it
 
 
-async def works_late_and_never_says_so() -> Trial:
+async def works_late_and_never_says_so() -> None:
     """A replay is a Conflict for ever: only a look can tell."""
     faults = breaks("late", "internal-after", first=8, late_delay=0.5)
     async with trial(10, first=200, replay="conflict", faults=faults) as it:
         assert (await it.run(read_lag=1.5)).exit_code == 0
         assert it.reconciled == 8
         it.assert_settled()
-        return it
 
 
-async def works_late_for_a_run_that_has_ended() -> Trial:
+async def works_late_for_a_run_that_has_ended() -> None:
     """The doubtful row is taken up while the work of its first try is still to be done."""
     faults = breaks("late", first=6, late_delay=1.0)
     async with trial(6, first=300, faults=faults) as it:
@@ -388,10 +386,9 @@ async def works_late_for_a_run_that_has_ended() -> Trial:
         assert not it.simulator.snapshots
         assert (await it.run(token_ttl=0.0, read_lag=1.5)).exit_code == 0
         it.assert_settled()
-        return it
 
 
-async def shows_late() -> Trial:
+async def shows_late() -> None:
     """Reads lag, and tokens are forgotten: after too early a look it were made twice."""
     assert retry.READ_LAG > 3.0, "a lag of three seconds has been reported"
     faults = breaks(*AFTER, first=6)
@@ -400,15 +397,9 @@ async def shows_late() -> Trial:
         assert (await it.run(token_ttl=0.0, read_lag=1.5)).exit_code == 0
         assert it.reconciled == 6
         it.assert_settled()
-        return it
 
 
-LATE: list[Callable[[], Any]] = [
-    works_late,
-    works_late_and_never_says_so,
-    works_late_for_a_run_that_has_ended,
-    shows_late,
-]
+LATE = (works_late, works_late_and_never_says_so, works_late_for_a_run_that_has_ended, shows_late)
 
 
 async def test_services_that_take_a_while():

@@ -190,7 +190,7 @@ def test_the_environment_can_say_that_it_names_no_endpoint(place, monkeypatch):
 async def test_without_standard_input_nobody_is_asked(place):
     place.manifest(pairs(2), catalog="AWS")
     place.env["AWS_ENDPOINT_URL"] = "http://127.0.0.1:9"
-    line = ["run", "trial.yaml", "--max-duration", "1s", "--progress", "none"]
+    line = ["run", "trial.yaml", "--max-duration", "0.1s", "--progress", "none"]
     done = await place.call(*line, script=first(closing("stdin")))
     assert done.code == 4, done.stderr
 
