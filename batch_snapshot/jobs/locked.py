@@ -31,11 +31,14 @@ from batch_snapshot.ledger import locks, open_runs, reader, writer
 from batch_snapshot.ledger.history import History
 from batch_snapshot.ledger.records import Header
 from batch_snapshot.manifest import Manifest, keys, load
-from batch_snapshot.models import SIMULATOR, Account
+from batch_snapshot.models import REGION, SIMULATOR, Account
 from batch_snapshot.text import timestamp
 
 #: Unfinished ledgers that a message names; the rest are counted.
 NAMED = 5
+
+#: What an account means that leaves a setting out.
+_MEANT = {"region": REGION}
 
 
 @dataclass(frozen=True)
@@ -234,14 +237,17 @@ def check_ledger_fits(past: History, name: str, locked: LockedLedger, *, retry: 
         out = way_out("--run-id") if retry else f"drop --run-id, or {way_out()}"
         raise LedgerError(f"{path}: has run id {found.run_id}, not {run_id}; {out}")
     for account in locked.accounts.values():
-        known = past.last.accounts.get(account.name)
-        values = {key: getattr(account, key) for key in ("role_arn", "profile", "region", "endpoint_url")}
-        changed = known is not None and any(known.get(key) != value for key, value in values.items())
+        known = past.last.accounts.get(account.name, {})
+        other = {
+            key: was
+            for key in ("role_arn", "profile", "region", "endpoint_url")
+            if (was := known.get(key) or _MEANT.get(key)) != (getattr(account, key) or _MEANT.get(key))
+        }
         # Where nothing was sent for it yet, it is not settled who signs.
-        if known is not None and changed and reader.names_rows(path, account.name):
-            was = ", ".join(f"{key} {known.get(key) or 'none'}" for key in values)
+        if other and reader.names_rows(path, account.name):
+            shown = ", ".join(f"{key} {was or 'none'}" for key, was in other.items())
             out = way_out("--profile", "--region") if retry else f"use these, or {way_out()}"
-            raise LedgerError(f"{path}: has other settings for account {account.name!r} ({was}); {out}")
+            raise LedgerError(f"{path}: has other settings for account {account.name!r} ({shown}); {out}")
     reminders = reminder_files(name, locked).values()
     if path.stat().st_size >= max((open_runs.length(file, found.run_id) for file in reminders), default=0):
         return []

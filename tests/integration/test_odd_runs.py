@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,24 @@ async def test_an_account_with_another_endpoint_is_another_account(place):
         place.manifest(pairs(2), accounts={"m": {"endpoint_url": f"{url}/elsewhere"}})
         with pytest.raises(LedgerError, match="has other settings for account"):
             await run.run(path, Options())
+
+
+@pytest.mark.asyncio
+async def test_the_region_that_is_the_default_may_be_written_out_later(place, monkeypatch):
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    async with serve() as (url, simulator):
+        options = Options(state_dir=place.folder, endpoint_url=url, region="us-east-1")
+        path = place.manifest(pairs(2))
+        await run.run(path, replace(options, region=None, limit=1))
+        assert (await run.run(path, options)).counts.succeeded == len(simulator.snapshots) == 2
+        place.manifest(pairs(3))
+        text = (
+            r"has other settings for account 'default' \(region us-east-1\); use these, or name another"
+        )
+        with pytest.raises(LedgerError, match=text):
+            await run.run(path, replace(options, region="us-west-2"))
 
 
 @pytest.mark.parametrize(("own", "called"), [("eu-west-1", "eu-west-1"), (None, "us-west-2")])
