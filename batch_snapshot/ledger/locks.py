@@ -63,6 +63,17 @@ def hold(path: Path, *, what: str, since: str, elsewhere: str = ELSEWHERE) -> It
                 lock.release()
 
 
+def hold_itself(number: int, path: Path) -> None:
+    """Lock the open ledger itself until it is closed: it may have two names, or have lost its lock file."""
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise LockedError(
+            f"locked: {path} is in use by another run, under another name or after its lock file was "
+            "removed; wait until that run ends, or stop it"
+        ) from None
+
+
 def raise_file_limit(locks: int) -> None:
     """Let this process open a file for each of so many locks, as far as the system allows it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -139,7 +139,8 @@ def repair(path: Path, now: datetime) -> Repaired:
     if not files.exists(path) or not path.is_file():
         raise InputError(f"{path}: is no file; name a ledger that a run has written")
     path = path.resolve()
-    with locks.hold(paths.ledger_lock(path), what=str(path), since=timestamp(now)):
+    with locks.hold(paths.ledger_lock(path), what=str(path), since=timestamp(now)), path.open("rb") as ledger:
+        locks.hold_itself(ledger.fileno(), path)
         with suppress(LedgerError):
             if (whole := reader.whole_history_of(path)).first:
                 lines = sum(1 for _ in reader.lines(path))

@@ -3,7 +3,6 @@
 Only `Ledger` writes a ledger, and only while its lock is held (see `locks`). It repairs a torn last line.
 """
 
-import fcntl
 import os
 import threading
 from contextlib import suppress
@@ -17,12 +16,12 @@ from batch_snapshot.errors import (
     SAME_COMMAND,
     LedgerError,
     LedgerWriteError,
-    LockedError,
     StorageError,
     file_error,
     is_path_error,
     storage_error,
 )
+from batch_snapshot.ledger import locks
 from batch_snapshot.ledger.reader import LINE_HEAD, LONGEST_LINE, after_hole, head_if_ledger, not_begun
 
 #: How to continue a ledger in another folder. A new ledger would send all rows again.
@@ -47,18 +46,12 @@ class Ledger:
         try:
             self._fd = _open(path)
             try:
-                # The lock file does not protect a file with two names, or when someone removes it.
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                locks.hold_itself(self._fd, path)
                 self._size = _repair_tail(self._fd, path)
                 files.sync_folder(path.parent)
             except BaseException:
                 os.close(self._fd)
                 raise
-        except BlockingIOError:
-            raise LockedError(
-                f"locked: {path} is in use by another run, under another name or after its lock file was "
-                "removed; wait until that run ends, or stop it"
-            ) from None
         except OSError as error:
             raise self._not_opened(error) from None
 

@@ -16,6 +16,7 @@ from batch_snapshot import manifest
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import LedgerError, LedgerWriteError, LockedError, StateFolderError
 from batch_snapshot.ledger import history, reader, records, writer
+from batch_snapshot.ledger.repair import repair
 from batch_snapshot.ledger.writer import Ledger
 from batch_snapshot.models import Account, ErrorKind, RowError
 from tests.support.planned_jobs import run_job
@@ -346,6 +347,7 @@ def test_a_ledger_with_two_names_is_written_by_one_run_at_a_time(tmp_path):
     one, other = tmp_path / "one.ndjson", tmp_path / "other.ndjson"
     one.touch()
     other.hardlink_to(one)
-    with Ledger(one), pytest.raises(LockedError, match=r"other.ndjson is in use by another run"):
-        Ledger(other)
+    for write in (Ledger, lambda path: repair(path, AT)):
+        with Ledger(one), pytest.raises(LockedError, match=r"other.ndjson is in use by another run"):
+            write(other)
     Ledger(other).__exit__()
