@@ -164,9 +164,7 @@ async def test_the_region_that_is_the_default_may_be_written_out_later(place, mo
         await run.run(path, replace(options, region=None, limit=1))
         assert (await run.run(path, options)).counts.succeeded == len(simulator.snapshots) == 2
         place.manifest(pairs(3))
-        text = (
-            r"has other settings for account 'default' \(region us-east-1\); use these, or name another"
-        )
+        text = r"has other settings for account 'default' \(region us-east-1\); use these, or name another"
         with pytest.raises(LedgerError, match=text):
             await run.run(path, replace(options, region="us-west-2"))
 
