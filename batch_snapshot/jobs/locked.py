@@ -261,6 +261,8 @@ async def discover_pairs(manifest: Manifest, locked: LockedLedger, environment: 
     began = locked.began
     warnings: list[str] = []
     if manifest.discover and not (began and began.discovered_sha256):
+        # A ledger that is refused is refused before anything is called.
+        check_ledger_fits(read_history(locked.path, read_only=False), manifest.name, locked)
         filters = [one for one in manifest.discover if one.account in locked.accounts]
         with Search(None, filters, locked.endpoint, environment.now()) as search:
             report = await run_search(search, locked.targets, locked.options, environment, jobs=False)

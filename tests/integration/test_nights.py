@@ -338,6 +338,19 @@ async def test_discovered_pairs_are_kept_for_a_resume_and_searched_anew_the_next
         await night(url, 1, path)
 
 
+async def test_a_ledger_that_does_not_fit_is_refused_before_anything_is_searched():
+    path, kept = Path("live.yaml"), Path("ledgers/night-1.ndjson.discovered.ndjson")
+    path.write_text(LIVE.replace("discover:", "# discover:"), "utf-8")
+    async with serve(SMALL) as (url, simulator):
+        assert (await night(url, 1, path)).exit_code == 0
+        path.write_text(LIVE, "utf-8")
+        before = dict(simulator.calls)
+        with pytest.raises(LedgerError, match="has run id"):
+            await night(url, 1, path, run_id="another")
+        assert (simulator.calls, kept.exists()) == (before, False)
+        assert (await night(url, 1, path)).counts.succeeded == 21
+
+
 async def test_each_account_is_searched_and_a_resume_keeps_all():
     path = Path("live.yaml")
     path.write_text(
