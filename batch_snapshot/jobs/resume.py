@@ -69,6 +69,9 @@ def newest_ledger(pattern: str, options: Options) -> tuple[Path | None, list[str
         try:
             head = reader.head(path)
             endpoint = head and _endpoint(path, head, options)
+            if head is None and not reader.names_rows(path):
+                warnings.append(f"ignored: {path}: no run has begun in it")
+                continue
         except LedgerError:
             return path, warnings  # `retry` says what is wrong with it
         if head is None or head.endpoint == endpoint:

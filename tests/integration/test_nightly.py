@@ -151,6 +151,16 @@ def test_the_newest_ledger_is_retried(capsys):
     assert json.loads(capsys.readouterr().out)["ledger"] == "ledgers/trial-2026-03-03.ndjson"
 
 
+@pytest.mark.parametrize("content", ["", '{"type":"ru'])
+def test_a_newer_ledger_in_which_no_run_has_begun_is_passed_over(capsys, content):
+    path = written(Path("ledgers") / "trial-2026-03-01.ndjson", DAY)
+    path.with_name("trial-2026-03-02.ndjson").write_text(content, "utf-8")
+    assert cli.main(["retry", "ledgers/trial-{date}.ndjson", "--format", "json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["ledger"] == str(path)
+    assert "warning: ignored: ledgers/trial-2026-03-02.ndjson: no run has begun in it" in said.err
+
+
 def test_a_young_ledger_that_is_not_finished_is_left_to_run(capsys):
     """Else this retry would finish it, and the run behind it begin the next night at once."""
     now = utc_now()
