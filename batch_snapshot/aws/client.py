@@ -200,16 +200,11 @@ class Clients:
 
     async def probe(self, request: Request) -> None:
         """Make the cheapest read that these rights allow, to learn whether the account can call at all."""
-        for last in (False, True):
-            try:
-                await self._look_up(request.row)
-            except ApiError as error:
-                if error.failure.code == NOT_FOUND:
-                    return
-                if last or not error_codes.is_clock_error(error.failure):
-                    raise
-            else:
-                return
+        try:
+            await self._look_up(request.row)
+        except ApiError as error:
+            if error.failure.code != NOT_FOUND:
+                raise
 
     async def _look_up(self, row: Row) -> dict[str, Any]:
         operation = create_operation(row, self._creates)

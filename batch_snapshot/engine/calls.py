@@ -20,6 +20,7 @@ from batch_snapshot.engine.seams import Seams
 from batch_snapshot.errors import StorageError
 from batch_snapshot.failures import retry
 from batch_snapshot.failures.breakers import UNREACHABLE, Pause
+from batch_snapshot.failures.error_codes import is_clock_error
 from batch_snapshot.models import ApiError, ErrorKind, Failure, Receipt, Request, Verdict
 from batch_snapshot.ratelimit.pacer import Pacer, Permit, Reserved, WindowFullError
 
@@ -302,10 +303,13 @@ class Calls:
         account.identified = True
 
     async def _first_read(self, account: AccountState, request: Request) -> None:
-        while True:
-            failure = await self.read(account, lambda: self.seams.probe(request))
-            if not (isinstance(failure, Failure) and failure.unreachable):
-                break
+        corrected = False
+        while isinstance(failure := await self.read(account, lambda: self.seams.probe(request)), Failure):
+            if not failure.unreachable:
+                if corrected or not is_clock_error(failure):
+                    break
+                # The answer says what the service's time is: the next try is signed by it.
+                corrected = True
         if isinstance(failure, Failure):
             if failure.verdict is Verdict.STOP_ACCOUNT:
                 raise ApiError(failure)

@@ -669,6 +669,8 @@ async def test_thousand_random_answers_raise_only_api_errors():
 @pytest.mark.parametrize("offset", [-3600, -400, 400, 86400])
 async def test_wrong_clock_is_corrected_by_the_services_date(offset):
     async with serve(SimulatorSettings(clock_offset=offset)) as (url, simulator), calling(url) as clients:
+        with pytest.raises(ApiError):
+            await clients.probe(REQUEST)
         await clients.probe(REQUEST)
         receipt = await clients.send(REQUEST)
     assert simulator.snapshots[0].arn == receipt.arn

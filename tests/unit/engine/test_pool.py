@@ -393,6 +393,20 @@ def test_nothing_is_forgotten_and_no_answer_is_misread(script, rows, concurrency
         assert not any(failure and failure.verdict is Verdict.REFUSED for failure in answers[:-1])
 
 
+@pytest.mark.parametrize(("skewed", "reads", "sent"), [(1, 2, 3), (9, 2, 0)])
+async def test_a_first_read_that_shows_a_wrong_clock_is_made_once_more_under_a_permit_of_its_own(
+    skewed, reads, sent
+):
+    world = World(
+        first_read=lambda _: refusal("RequestTimeTooSkewed", 403) if len(world.probed) <= skewed else None
+    )
+    world.engine.accounts["main"].read_pacer.meter = windows = Windows(10)
+    await world.run(requests(3))
+    assert (len(world.probed), len(world.sent)) == (reads, sent)
+    if World.engine_kind == "local":
+        assert windows.used == reads
+
+
 async def test_each_account_is_identified_and_each_catalog_read_once_before_its_first_write():
     world = World(accounts=("a", "b"))
     production = [
