@@ -101,6 +101,15 @@ def test_a_retry_names_no_catalog():
     assert "5 of 1,005 rows to send, 6 calls" in text
 
 
+def test_a_plan_without_rows_is_a_plan():
+    assert preview.as_text(NOTHING).splitlines() == [
+        "nightly: 0 of 1,000 rows to send, 0 calls",
+        "  catalog   Sandbox",
+        "  endpoint  aws",
+        "  ledger    l.ndjson (1,000 rows: 1,000 succeeded)",
+    ]
+
+
 # -- in a line an account ------------------------------------------------------------------------------
 
 
