@@ -98,15 +98,16 @@ class Coordinator(Engine):
         """Have a worker send rows that are left, once no other account has one of their pairs there."""
         requests = [attempts.request for attempts in rows.left.values()]
         pairs, done = {request.row.pair for request in requests}, Signal()
-        while busy := pairs & self._pairs.keys():
-            await self._pairs[busy.pop()].wait()
-        self._pairs.update(dict.fromkeys(pairs, done))
         reads = SPARE_READS + sum(request.ambiguous for request in requests)
         reserved: list[Reserved | None] = []
         try:
             for pacer, wanted in ((account.pacer, len(requests)), (account.read_pacer, reads)):
                 reserved.append(await self._calls.reserve(account, pacer, wanted))
+            while busy := pairs & self._pairs.keys():
+                with account.interruptible():
+                    await self._pairs[busy.pop()].wait()
             account.check_halted()
+            self._pairs.update(dict.fromkeys(pairs, done))
             number = reserved[0].left if reserved[0] else None
             batch = Batch(account.name, requests[:number], Progress.of(account), reserved)
             with anyio.CancelScope(shield=True):  # until this ends, its worker may make calls
@@ -117,7 +118,8 @@ class Coordinator(Engine):
             for pacer, one in zip((account.pacer, account.read_pacer), reserved, strict=False):
                 pacer.settle(one)
             for pair in pairs:
-                del self._pairs[pair]
+                if self._pairs.get(pair) is done:
+                    del self._pairs[pair]
             done.send()
 
     async def _carry(self, account: AccountState, rows: _Rows, batch: Batch) -> Batch:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batch_snapshot.failures.retry import ClockReading
 from batch_snapshot.models import (
@@ -16,6 +16,9 @@ from batch_snapshot.models import (
     Status,
     Verdict,
 )
+
+if TYPE_CHECKING:
+    from batch_snapshot.engine.signal import Signal
 
 #: The failure of a try whose call was dropped.
 UNANSWERED = Failure(
@@ -39,6 +42,8 @@ class Attempts:
         #: The last try left no later than this.
         self.last_sent_at = run_began
         self.in_flight = False
+        #: Sent when another row of the pair may be sent again; None: it may be sent now.
+        self.claim: Signal | None = None
         #: Of the last answered try of this run.
         self.failure: Failure | None = None
         self._before_try = (request, self.known_since, run_began)

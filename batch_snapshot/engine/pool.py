@@ -65,7 +65,7 @@ class Engine(RunState):
         self._calls = Calls(self, self._concurrency, settings, seams)
         #: What `set_concurrency` adds workers to.
         self._served: list[tuple[AccountState, _IntendedRows, TaskGroup]] = []
-        #: Pairs with a row in progress; the signal is sent when it is done.
+        #: Pairs with a row that is being sent; the signal is sent when it no longer is.
         self._pairs: dict[tuple[str, str, str], Signal] = {}
 
     @property
@@ -145,16 +145,39 @@ class Engine(RunState):
             self._add_workers(*served)
 
     async def _process(self, account: AccountState, request: Request) -> None:
-        """Bring one request to its outcome; no other request of its pair is in progress meanwhile."""
-        pair = request.row.pair
-        while busy := self._pairs.get(pair):
-            await busy.wait()
-        done = self._pairs[pair] = Signal()
+        """Bring one request to its outcome; no other request of its pair is sent meanwhile."""
+        attempts = Attempts(request, self._now(), self._began)
         try:
-            await self._settle(account, Attempts(request, self._now(), self._began))
+            await self._settle(account, attempts)
         finally:
-            del self._pairs[pair]
-            done.send()
+            self._release(attempts)
+
+    async def _until_pair_is_free(self, account: AccountState, attempts: Attempts) -> None:
+        """Wait until no other row of the pair is being sent.
+
+        A row in doubt has its pair to itself until it is done. Any other row that waits to be sent, perhaps
+        for hours, holds back no row of another account.
+        """
+        if not attempts.request.ambiguous:
+            self._release(attempts)
+        while attempts.claim is None and (busy := self._pairs.get(attempts.request.row.pair)):
+            with account.interruptible():
+                await busy.wait()
+        if attempts.request.ambiguous:
+            self._claim(attempts)
+
+    def _claim(self, attempts: Attempts) -> bool:
+        """Let no other row of the pair be sent until `_release`; False: another one is being sent."""
+        pair = attempts.request.row.pair
+        if attempts.claim is None and pair not in self._pairs:
+            attempts.claim = self._pairs[pair] = Signal()
+        return attempts.claim is not None
+
+    def _release(self, attempts: Attempts) -> None:
+        if (claim := attempts.claim) is not None:
+            del self._pairs[attempts.request.row.pair]
+            attempts.claim = None
+            claim.send()
 
     async def _settle(self, account: AccountState, attempts: Attempts) -> None:
         """Send a row until its outcome is known, and record it."""
@@ -217,6 +240,7 @@ class Engine(RunState):
     async def _try(self, account: AccountState, attempts: Attempts) -> Outcome:
         """Make one try. Throttles are waited out here, as they cost no attempt."""
         while True:
+            await self._until_pair_is_free(account, attempts)
             due = self._calls.look_up_due(account, attempts)
             if due and (found := await self._calls.find(account, attempts)):
                 return attempts.succeeded(found, self._now(), reconciled=True)
@@ -224,7 +248,7 @@ class Engine(RunState):
                 with await self._calls.permit(account, account.pacer) as permit:
                     if self._calls.look_up_due(account, attempts):
                         continue  # the token grew too old while waiting for the permit
-                    if not await self._calls.begin(account.pacer, permit):
+                    if not await self._begin(account, attempts, permit):
                         continue
                     try:
                         receipt = await self._send(account, permit, attempts)
@@ -240,6 +264,13 @@ class Engine(RunState):
             if found := await self._calls.find_after(account, attempts, failure):
                 return attempts.succeeded(found, self._now(), reconciled=True)
             raise ApiError(failure)
+
+    async def _begin(self, account: AccountState, attempts: Attempts, permit: Permit) -> bool:
+        """Begin the call of a permit; False: the permit was not used."""
+        if self._claim(attempts):
+            return await self._calls.begin(account.pacer, permit)
+        permit.never_left()
+        return False
 
     async def _send(self, account: AccountState, permit: Permit, attempts: Attempts) -> Receipt:
         """Make the call that was begun."""

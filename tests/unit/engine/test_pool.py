@@ -147,6 +147,16 @@ async def test_never_two_calls_of_one_pair_in_flight():
     assert world.statuses() == {Status.SUCCEEDED: 20}
 
 
+async def test_a_row_in_doubt_has_its_pair_to_itself_until_it_is_settled():
+    """Else its look-up could take the other row's snapshot for its own."""
+    in_doubt = doubtful(1000)
+    world = World(latency=1)
+    await world.run([in_doubt, Request(in_doubt.row._replace(template="Other"), "other")])
+    (first, one), (second, other) = world.sent
+    assert (one.client_token, other.client_token) == ("token", "other")
+    assert second >= first + 1
+
+
 async def test_expired_credentials_stop_the_account_and_leave_its_rows():
     world = World(
         accounts=("good", "bad"), answer=lambda request, _: EXPIRED if request.row.account == "bad" else None
@@ -610,6 +620,28 @@ async def test_a_spent_window_defers_its_account_and_no_other():
     assert "--wait" in stop.reason
     assert world.engine.accounts["b"].stop is None
     assert anyio.current_time() < 60
+
+
+async def test_rows_that_wait_for_a_window_hold_back_no_other_account_that_lists_their_pairs():
+    world = World(
+        accounts=("a", "b"),
+        rate=1000,
+        wait=True,
+        latency=lambda request: 1.0 if request.row.account == "b" else 0.1,
+    )
+    world.engine.accounts["a"].pacer.meter = Windows(40, opens_at=7200)
+    at = {}
+
+    def record(outcome):
+        at[outcome.request.row] = anyio.current_time()
+
+    world.record = world.engine._write_outcome = record
+    await world.run(
+        [request for pair in zip(requests(100, "a"), requests(100, "b"), strict=True) for request in pair]
+    )
+    assert max(moment for row, moment in at.items() if row.account == "b") < 60
+    assert len(at) == 200
+    assert world.overlaps == 0
 
 
 async def test_credentials_that_expire_in_the_last_calls_of_a_window_stop_the_account():
