@@ -140,8 +140,9 @@ class Controller:
             async with listener:
                 await listener.serve(self._answer)
         finally:
-            path.unlink(missing_ok=True)
-            with suppress(OSError):  # a simulated run leaves nothing in the state folder of real runs
+            with suppress(OSError):  # what cannot be removed must not end the run
+                path.unlink(missing_ok=True)
+                # A simulated run leaves nothing in the state folder of real runs.
                 path.parent.rmdir()
                 path.parent.parent.rmdir()
 

@@ -170,6 +170,20 @@ async def test_run_without_a_usable_control_folder_goes_on_and_names_the_fix(pla
     assert "or name another folder with --state-dir\n" in done.stderr
 
 
+@pytest.mark.asyncio
+async def test_control_socket_that_cannot_be_removed_does_not_end_the_run(place):
+    place.manifest(pairs(3))
+    async with service(place, "--latency", "0.2") as url:
+        async with place.started("run", "trial.yaml", "--endpoint-url", url, "--concurrency", "1") as run:
+            await until(lambda: sockets(place) and settled(place), "the first row")
+            (path,) = sockets(place)
+            path.unlink()
+            path.mkdir()
+            assert (await run.finished()).code == 0
+        exactly_once(await record(url), 3)
+        assert of_type(place.ledger, "end")
+
+
 def test_socket_of_a_run_that_was_killed_is_no_run(tmp_path):
     ledger = LedgerBuilder(rows=1).begin().write(tmp_path / "nightly.ndjson")
     path = paths.control_socket(tmp_path, ledger)
