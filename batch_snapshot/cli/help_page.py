@@ -24,8 +24,8 @@ EXAMPLES = ("batch-snapshot init demo.yaml", "batch-snapshot run demo.yaml --sim
 EXIT_CODES = {
     "0": "every row succeeded, or was left out as asked",
     "1": "the run went through; some rows failed or are in doubt",
-    "2": "usage, manifest or ledger not valid; nothing was called",
-    "3": "stopped early: too many failures, or credentials",
+    "2": "command line, manifest or ledger not valid; nothing was called",
+    "3": "stopped early: too many failures, or credentials that do not work",
     "4": "deferred: the same command continues",
     "5": "another run holds the lock, or the ledger cannot be written",
     "130, 143": "interrupted: calls in flight were recorded, the same command continues",
