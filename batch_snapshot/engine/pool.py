@@ -155,15 +155,17 @@ class Engine(RunState):
     async def _until_pair_is_free(self, account: AccountState, attempts: Attempts) -> None:
         """Wait until no other row of the pair is being sent.
 
-        A row in doubt has its pair to itself until it is done. Any other row that waits to be sent, perhaps
-        for hours, holds back no row of another account.
+        A row in doubt has its pair to itself until it is done. So has one that was sent: if it is in doubt
+        later, any snapshot made since then may be its own. A row that was not sent yet, and may wait for
+        hours, holds back no row of another account.
         """
-        if not attempts.request.ambiguous:
+        sent = attempts.request.ambiguous or attempts.known_since is not None
+        if not sent:
             self._release(attempts)
         while attempts.claim is None and (busy := self._pairs.get(attempts.request.row.pair)):
             with account.interruptible():
                 await busy.wait()
-        if attempts.request.ambiguous:
+        if sent:
             self._claim(attempts)
 
     def _claim(self, attempts: Attempts) -> bool:

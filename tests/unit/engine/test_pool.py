@@ -157,6 +157,14 @@ async def test_a_row_in_doubt_has_its_pair_to_itself_until_it_is_settled():
     assert second >= first + 1
 
 
+async def test_a_row_that_was_throttled_keeps_its_pair_until_it_is_settled():
+    """A later try may leave it in doubt, and what is looked for then is any snapshot since the first."""
+    world: World = World(accounts=("a", "b"), answer=lambda *_: THROTTLED if len(world.sent) == 1 else None)
+    await world.run([*requests(1, "a"), *requests(1, "b")])
+    (_, first), (_, second), (_, other) = world.sent
+    assert first.row == second.row != other.row
+
+
 async def test_expired_credentials_stop_the_account_and_leave_its_rows():
     world = World(
         accounts=("good", "bad"), answer=lambda request, _: EXPIRED if request.row.account == "bad" else None
@@ -407,7 +415,7 @@ def test_nothing_is_forgotten_and_no_answer_is_misread(script, rows, concurrency
 async def test_a_first_read_that_shows_a_wrong_clock_is_made_once_more_under_a_permit_of_its_own(
     skewed, reads, sent
 ):
-    world = World(
+    world: World = World(
         first_read=lambda _: refusal("RequestTimeTooSkewed", 403) if len(world.probed) <= skewed else None
     )
     world.engine.accounts["main"].read_pacer.meter = windows = Windows(10)
@@ -635,7 +643,7 @@ async def test_rows_that_wait_for_a_window_hold_back_no_other_account_that_lists
     def record(outcome):
         at[outcome.request.row] = anyio.current_time()
 
-    world.record = world.engine._write_outcome = record
+    world.engine._write_outcome = record
     await world.run(
         [request for pair in zip(requests(100, "a"), requests(100, "b"), strict=True) for request in pair]
     )
