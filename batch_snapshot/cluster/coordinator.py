@@ -100,14 +100,16 @@ class Coordinator(Engine):
         pairs, done = {request.row.pair for request in requests}, Signal()
         reads = SPARE_READS + sum(request.ambiguous for request in requests)
         reserved: list[Reserved | None] = []
+        # Rows that may have been sent keep their pairs while the batch waits for its windows.
+        sent = any(one.request.ambiguous or one.known_since is not None for one in rows.left.values())
         try:
+            if sent:
+                await self._claim_all(account, pairs, done)
             for pacer, wanted in ((account.pacer, len(requests)), (account.read_pacer, reads)):
                 reserved.append(await self._calls.reserve(account, pacer, wanted))
-            while busy := pairs & self._pairs.keys():
-                with account.interruptible():
-                    await self._pairs[busy.pop()].wait()
+            if not sent:
+                await self._claim_all(account, pairs, done)
             account.check_halted()
-            self._pairs.update(dict.fromkeys(pairs, done))
             number = reserved[0].left if reserved[0] else None
             batch = Batch(account.name, requests[:number], Progress.of(account), reserved)
             with anyio.CancelScope(shield=True):  # until this ends, its worker may make calls
@@ -121,6 +123,13 @@ class Coordinator(Engine):
                 if self._pairs.get(pair) is done:
                     del self._pairs[pair]
             done.send()
+
+    async def _claim_all(self, account: AccountState, pairs: set[tuple[str, str, str]], done: Signal) -> None:
+        """Claim all pairs at once, so that no two batches wait for each other."""
+        while busy := pairs & self._pairs.keys():
+            with account.interruptible():
+                await self._pairs[busy.pop()].wait()
+        self._pairs.update(dict.fromkeys(pairs, done))
 
     async def _carry(self, account: AccountState, rows: _Rows, batch: Batch) -> Batch:
         sent = self._calls.clock_reading(account)

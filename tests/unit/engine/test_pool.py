@@ -157,6 +157,19 @@ async def test_a_row_in_doubt_has_its_pair_to_itself_until_it_is_settled():
     assert second >= first + 1
 
 
+async def test_a_row_in_doubt_that_waits_for_a_window_keeps_its_pair():
+    class LaterB(World):
+        async def identify(self, account):
+            await anyio.sleep(5 * (account.name == "b"))
+            await super().identify(account)
+
+    world: World = LaterB(accounts=("main", "b"), wait=True)
+    world.engine.accounts["main"].pacer.meter = Windows(0, opens_at=100)
+    in_doubt = doubtful(5)
+    await world.run([in_doubt, Request(in_doubt.row._replace(account="b"), "other")])
+    assert [one.client_token for _, one in world.sent] == ["token", "other"]
+
+
 async def test_a_row_that_was_throttled_keeps_its_pair_until_it_is_settled():
     """A later try may leave it in doubt, and what is looked for then is any snapshot since the first."""
     world: World = World(accounts=("a", "b"), answer=lambda *_: THROTTLED if len(world.sent) == 1 else None)
