@@ -22,8 +22,9 @@ from batch_snapshot.redaction import redacted
 #: Set it to anything to see tracebacks and Python's warnings on standard error.
 DEBUG = "BATCH_SNAPSHOT_DEBUG"
 
-#: Commands that call the service: when one of them breaks, something may have been sent.
-CALLING = frozenset({"run", "retry", "discover", "verify"})
+#: Commands that send rows, and those that may call the service.
+SENDING = frozenset({"run", "retry"})
+CALLING = SENDING | {"discover", "verify", "export", "diff"}
 
 #: `outcome` of the JSON object of an error, by exit code.
 _OUTCOMES = {2: "refused", 3: "stopped", 4: "deferred", 5: "failed", 130: "interrupted", 143: "interrupted"}
@@ -158,10 +159,10 @@ def _unforeseen(error: BaseException, arguments: Sequence[str]) -> tuple[str, st
             with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(words)
             where = f"the traceback in {name}"
-    called = next((word for word in arguments if not word.startswith("-")), "") in CALLING
-    resume = "; what was sent is in the ledger, and the same command resumes it" if called else ""
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    resume = "; what was sent is in the ledger, and the same command resumes it" if command in SENDING else ""
     message = f"an error that should not happen ({what}){resume}: please report it with {where}"
-    return "internal", message, 3 if called else 2
+    return "internal", message, 3 if command in CALLING else 2
 
 
 def hide_python_warnings() -> None:

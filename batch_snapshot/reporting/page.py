@@ -24,7 +24,6 @@ from batch_snapshot.redaction import redacted
 from batch_snapshot.reporting import charts, html, report
 from batch_snapshot.reporting.display import Frame
 from batch_snapshot.reporting.entries import UNATTEMPTED, ReportEntry
-from batch_snapshot.reporting.next_steps import remedy
 from batch_snapshot.reporting.status import LedgerWatch
 from batch_snapshot.reporting.summary import advice, largest_first
 from batch_snapshot.text import plural, truncated
@@ -91,7 +90,7 @@ def sections(data: report.ReportData, now: datetime) -> dict[str, str]:
             "data": data,
             "now": now,
             "groups": [
-                (group, data.groups[group], advice(group), remedy(group, summary.ledger, summary.settings))
+                (group, data.groups[group], advice(group), summary.remedy(group))
                 for group, _ in largest_first({group: found.rows for group, found in data.groups.items()})
             ],
             "accounts": _accounts(data),

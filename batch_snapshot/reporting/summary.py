@@ -159,6 +159,10 @@ class Summary:
         steps = [run] if self.outcome == "running" else [self.todays_command, run, retry]
         return [step for step in steps if step]
 
+    def remedy(self, group: FailureGroup) -> str | None:
+        """The command that retries a group of failures; None while a run has the ledger."""
+        return None if self.outcome == "running" else remedy(group, self.ledger, self.settings)
+
     @property
     def calls(self) -> int:
         return sum(account.calls for account in self.accounts.values())
@@ -188,7 +192,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "failures": [
             {
                 **as_group(group, number),
-                "next": remedy(group, summary.ledger, summary.settings),
+                "next": summary.remedy(group),
                 "examples": [
                     {**one.row._asdict(), "message": one.message} for one in summary.examples.get(group, ())
                 ],
@@ -309,10 +313,10 @@ def states(counts: Counts) -> str:
 
 
 def _failure_lines(summary: Summary) -> list[str]:
-    by_advice: dict[tuple[str, str], list[str]] = {}
+    by_advice: dict[tuple[str, str | None], list[str]] = {}
     for group, number in largest_first(summary.failures):
         label = f"{group.status.replace('_', ' ')}, {group.kind}" + (f", {group.code}" if group.code else "")
-        lines = by_advice.setdefault((advice(group), remedy(group, summary.ledger, summary.settings)), [])
+        lines = by_advice.setdefault((advice(group), summary.remedy(group)), [])
         lines.append(f"{number:>7,} {label}")
         for row, message in summary.examples.get(group, ()):
             lines.append(
@@ -321,7 +325,7 @@ def _failure_lines(summary: Summary) -> list[str]:
     return [
         line
         for (words, command), lines in by_advice.items()
-        for line in (*lines, f"        {words}", f"        $ {command}")
+        for line in (*lines, f"        {words}", *([f"        $ {command}"] if command else []))
     ]
 
 

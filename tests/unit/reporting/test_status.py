@@ -18,7 +18,7 @@ from batch_snapshot.models import ErrorKind, Outcome, Request, Status, client_to
 from batch_snapshot.reporting import status
 from batch_snapshot.reporting.entries import CRASH_MESSAGE
 from batch_snapshot.reporting.status import find_examples, read_status
-from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary
+from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary, as_text
 from tests.support.ledgers import LedgerBuilder
 from tests.support.reports import DENIED, A, B, C, D, ledgers, outcome
 from tests.support.strategies import POOL, RUN_ID, START, header, patient
@@ -95,6 +95,8 @@ def test_status_of_a_ledger_that_is_not_completed(path, end, held, called, count
     }
     assert held or summary.elapsed_s == (90 if end else 0)
     assert summary.next_steps == commands(path, *steps)
+    # What has the ledger is in the way of a retry.
+    assert held == ("batch-snapshot retry" not in as_text(summary))
 
 
 def test_status_changes_nothing_and_skips_a_torn_line(path):
