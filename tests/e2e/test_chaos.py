@@ -54,7 +54,7 @@ def place(tmp_path, monkeypatch):
 
 FAULTS = (
     "internal=0.02,internal-after=0.03,unavailable=0.01,unavailable-after=0.02,reset-before=0.02,"
-    "reset-after=0.03,truncated=0.02,garbage=0.01,no-arn=0.02,throttle=0.01"
+    "blocked-after=0.02,reset-after=0.03,truncated=0.02,garbage=0.01,no-arn=0.02,throttle=0.01"
 )
 #: Each costs the seconds that a look waits for what was sent to show.
 SLOW_FAULTS = "late=0.01,late-delay=0.3"
