@@ -111,6 +111,9 @@ def files(kind: str, job: NightlyJob) -> list[File]:
     for path in job.hidden if kind == "systemd" else ():
         if ":" in path:
             raise InputError(f"{path}: systemd cannot bind a path with a colon; use another folder")
+    file = Path(job.manifest).name
+    if kind == "kubernetes" and not re.fullmatch(r"[A-Za-z0-9._-]+", file):
+        raise InputError(f"{file}: a config map takes names of letters, digits, . _ and - only: rename it")
     if kind == "eventbridge" and job.profiles:
         raise InputError(
             f"{job.manifest}: names the profile {job.profiles[0]!r}, and a task has no profiles; "
