@@ -266,16 +266,17 @@ class Life:
             lines.append(f"  a{number}: {{role_arn: '{role}'{f', quota: {{{quota}}}' if quota else ''}}}")
         lines.append("pairs:" if invocation.first < invocation.last else "pairs: []")
         lines += [
-            f"  - {{engagement: {row.engagement}, resource: {row.resource}, account: {row.account}}}"
+            f"  - {{engagement: {row.engagement}, resource: {row.resource}, account: {row.account}, "
+            f"template: {row.template}}}"
             for row in map(self.row, range(invocation.first, invocation.last))
         ]
         self.manifest.write_text("\n".join(lines) + "\n")
 
     def row(self, number: int) -> Row:
         account = f"a{number % self.scenario.accounts}"
-        return Row(
-            account, "Sandbox", f"eng-{number:014}", "Opportunity", f"O{number}", "OpportunitySummaryView"
-        )
+        pair, nth = divmod(number, self.scenario.templates)
+        template = f"View{nth}" if nth else "OpportunitySummaryView"
+        return Row(account, "Sandbox", f"eng-{pair:014}", "Opportunity", f"O{pair}", template)
 
     # -- judging
 

@@ -34,6 +34,8 @@ class Invocation:
 class Scenario:
     seed: int
     accounts: int = 1
+    #: Rows of each pair, in other accounts if there are several.
+    templates: int = 1
     per_second: float | None = None
     per_minute: int | None = None
     concurrency: int = 8
@@ -72,6 +74,7 @@ def scenario_of(seed: int) -> Scenario:
     return Scenario(
         seed,
         accounts=rng.choice([1, 1, 2, 3]),
+        templates=Random(f"number of templates {seed}").choice([1, 1, 1, 2, 3]),
         per_second=rng.choice([None, None, 1.0, 20.0]),
         per_minute=per_minute,
         concurrency=rng.choice([1, 2, 8, 32]),

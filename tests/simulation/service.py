@@ -77,6 +77,7 @@ class Service:
     #: By account: when creates arrived.
     arrivals: dict[str, deque[float]] = field(default_factory=dict)
     tries: Counter[Key] = field(default_factory=Counter)
+    #: By key without its template.
     in_flight: Counter[Key] = field(default_factory=Counter)
     tokens_left: dict[str, tuple[float, float]] = field(default_factory=dict)
     #: No faults any more.
@@ -110,7 +111,7 @@ class Service:
         try:
             return await self._handle(account, key, token, fate, rng)
         finally:
-            self.in_flight[key] -= 1
+            self.in_flight[key[:-1]] -= 1
 
     async def _handle(self, account: str, key: Key, token: str, fate: str, rng: Random) -> dict[str, Any]:
         latency = rng.choice([0.05, 0.08, 0.3, 2.0])
@@ -171,9 +172,9 @@ class Service:
         if self.cannot_record():
             self.violation(f"{key} was sent after a write had failed")
         self.arrived.add((key, token))
-        self.in_flight[key] += 1
-        if self.in_flight[key] > 1:
-            self.violation(f"two calls of {key} in flight")
+        self.in_flight[pair := key[:-1]] += 1
+        if self.in_flight[pair] > 1:
+            self.violation(f"two calls of {pair} in flight")
         times = self.arrivals.setdefault(account, deque())
         times.append(now)
         limit = self.scenario.per_minute
