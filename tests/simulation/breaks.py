@@ -113,7 +113,7 @@ BREAKS = (
         "ledger/locks.py",
         "lock.acquire(timeout=TIMEOUT)",
         "pass",
-        also=Break("", "ledger/writer.py", "fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass"),
+        also=Break("", "ledger/locks.py", "fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass"),
     ),
     Break(
         "what a failed fsync has dropped is not written again",
