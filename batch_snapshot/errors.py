@@ -39,7 +39,7 @@ _FIXES = {
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ENOENT: "create its folder",
     errno.ENOTDIR: _FILE_INSTEAD_OF_FOLDER,
-    errno.ENXIO: "move what has the name of the file",
+    errno.ENXIO: "move away what has this name",
     errno.EPERM: "fix its permissions",
     errno.EROFS: "make its file system writable",
 }

@@ -155,9 +155,9 @@ class Engine(RunState):
     async def _until_pair_is_free(self, account: AccountState, attempts: Attempts) -> None:
         """Wait until no other row of the pair is being sent.
 
-        A row in doubt has its pair to itself until it is done. So has one that was sent: if it is in doubt
-        later, any snapshot made since then may be its own. A row that was not sent yet, and may wait for
-        hours, holds back no row of another account.
+        A row in doubt has its pair to itself until it is done. So has a row that was sent: if it gets in
+        doubt later, any snapshot made since then may be its own. A row that waits for its first call, perhaps
+        for hours, holds back no row of another account.
         """
         sent = attempts.request.ambiguous or attempts.known_since is not None
         if not sent:

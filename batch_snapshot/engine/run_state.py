@@ -107,7 +107,7 @@ class RunState:
         account = self.accounts[name]
         if account.stop is None or stop.kind > account.stop.kind:
             if account.stop is not None:
-                account.spent = None
+                account.spent = None  # a spent window is no longer why it stopped
             account.stop = stop
             account.halt()
             self._halt_changed()

@@ -144,7 +144,7 @@ def service_failure(
     default = "a redirect, which is not followed" if redirect else "no message"
     unknown = _SERVER_SIDE if server_side else _NO_ANSWER if redirect else _UNKNOWN_REFUSAL
     if unknown is _UNKNOWN_REFUSAL and is_foreign(code):
-        # A filter that reads answers puts its page in the place of the service's: the work may be done.
+        # A filter that reads answers may have replaced that of a call that was carried out.
         unknown = _UNKNOWN
     rule = SERVICE_RULES.get(code, unknown)
     if status == 407:
@@ -162,7 +162,7 @@ def service_failure(
 
 
 def is_foreign(code: str) -> bool:
-    """Whether an error answer is not the service's, which names a code: for others it is their status."""
+    """Whether an error answer is not the service's: it names no code, so its status stands for one."""
     return re.fullmatch("[1-4][0-9]{2}|Unknown", code) is not None
 
 

@@ -389,7 +389,7 @@ async def works_late_for_a_run_that_has_ended() -> None:
 
 
 async def shows_late() -> None:
-    """Reads lag, and tokens are forgotten: after too early a look it were made twice."""
+    """Reads lag, and tokens are forgotten: a look that comes too early makes it twice."""
     assert retry.READ_LAG > 3.0, "a lag of three seconds has been reported"
     faults = breaks(*AFTER, first=6)
     async with trial(6, first=400, read_lag=1.0, forget_after=0.001, faults=faults) as it:

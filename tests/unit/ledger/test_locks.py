@@ -172,7 +172,7 @@ def test_looking_at_a_lock_does_not_keep_a_run_out(path):
     ("place", "said"),
     [
         ("file/locks/nightly.lock", "Not a directory); move the file that is where a folder must be, or"),
-        ("locks", "it is a folder, not a file); move what has the name of the file, or"),
+        ("locks", "it is a folder, not a file); move away what has this name, or"),
         # A folder that exists, and in which a new file is not found.
         pytest.param("/proc/self/l.lock", "no file can be made); fix its permissions", marks=on_linux),
     ],
